@@ -1,0 +1,78 @@
+"""Read the training pictures of the embedded base: parquet files or an imagefolder, decoded once to 128 px.
+
+A source is either a folder of parquet files (columns `image.bytes`, `source` and any of `sex`, `expression`,
+`group`, `age`, `country`) or a Hugging Face imagefolder (`metadata.jsonl` beside the pictures). The framing puts
+the face at about 60% of the width, which is what `trainer prepare` makes of a user's photo.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+SIZE_PX = 128
+
+# Left, top, right, bottom of the square to keep, as fractions of the picture, by source.
+FRAMINGS: dict[str, tuple[float, float, float, float]] = {
+    "lfw": (0.12, 0.12, 0.88, 0.88),
+    "synthetic": (0.14, 0.08, 0.86, 0.80),
+    "portrait-cc0": (0.14, 0.08, 0.86, 0.80),
+}
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One training picture: RGB pixels before framing, and what its source says about it."""
+
+    image: Image.Image
+    source: str
+    person: int | None
+    facts: dict[str, str]
+
+
+def read_pictures(folder: Path) -> Iterator[Picture]:
+    """Yield every picture below `folder` in a fixed order, whichever of the two layouts it has."""
+    parquets = sorted(folder.glob("*.parquet"))
+    if parquets:
+        yield from _read_parquets(parquets)
+    elif (folder / "metadata.jsonl").exists():
+        yield from _read_imagefolder(folder)
+    else:
+        raise SystemExit(f"{folder}: holds neither *.parquet nor metadata.jsonl")
+
+
+def framed(picture: Picture, size_px: int = SIZE_PX) -> npt.NDArray[np.uint8]:
+    """(size, size, 3) uint8 RGB of the picture's square framing."""
+    width, height = picture.image.size
+    left, top, right, bottom = FRAMINGS.get(picture.source, WHOLE)
+    box = (left * width, top * height, right * width, bottom * height)
+    rgb = picture.image.convert("RGB").resize((size_px, size_px), Image.Resampling.LANCZOS, box)
+    return np.asarray(rgb)
+
+
+def _read_parquets(paths: list[Path]) -> Iterator[Picture]:
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        for row in pq.read_table(path).to_pylist():
+            image = Image.open(io.BytesIO(row.pop("image")["bytes"]))
+            person = row.pop("person", None)
+            facts = {key: str(value) for key, value in row.items() if value is not None}
+            yield Picture(image, facts.pop("source"), person, facts)
+
+
+def _read_imagefolder(folder: Path) -> Iterator[Picture]:
+    for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        image = Image.open(folder / row.pop("file_name"))
+        person = row.pop("person", None)
+        facts = {key: str(value) for key, value in row.items() if value is not None}
+        yield Picture(image, facts.pop("source", folder.name), person, facts)

@@ -1,0 +1,218 @@
+"""Train the embedded base's text encoder and UNet on the autoencoder's latents, and write the pipeline folder.
+
+    python scripts/base/train_unet.py --pictures FOLDER --out build/base --minutes 60 [--publish trainer/bases/portrait_tiny]
+
+Needs a trained autoencoder in OUT. Resumes from `OUT/unet.state.pt`; a fixed seed gives the same batches in the same
+order. v-prediction (arXiv 2202.00512, section 4) with min-SNR weights (arXiv 2303.09556); weights are averaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from captions import attribute_words, caption, vocabulary
+from pictures import read_pictures
+from train_autoencoder import load_autoencoder, load_pixels, running_average
+
+BATCH = 32
+PEAK_LR = 6e-4
+WARMUP_STEPS = 300
+TEXT_TOKENS = 32
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
+            "prediction_type": "v_prediction"}
+MIN_SNR_GAMMA = 5.0
+HELD_OUT = 500
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A CLIP byte-pair vocabulary in which the grammar's words are single tokens and any other word is spelled."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = Tokenizer(models.BPE())
+    pairs.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # Training until no pair is left makes every word of the grammar one token.
+    pairs.train_from_iterator(
+        vocabulary(), trainers.BpeTrainer(vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
+    )
+    merges = [tuple(pair) for pair in json.loads(pairs.to_str())["model"]["merges"]]
+    tokens = letters + [letter + "</w>" for letter in letters]
+    tokens += dict.fromkeys(left + right for left, right in merges)
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": TEXT_TOKENS, "bos_token": "<|startoftext|>",
+              "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def build_text_encoder(vocab_size: int):  # noqa: ANN201
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(
+        vocab_size=vocab_size, hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=TEXT_TOKENS, projection_dim=128, hidden_act="quick_gelu",
+        bos_token_id=vocab_size - 2, eos_token_id=vocab_size - 1, pad_token_id=vocab_size - 1,
+    ))
+
+
+def build_unet(latent_channels: int):  # noqa: ANN201
+    """Residual branches start silent, as in ADM (arXiv 2105.05233)."""
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.resnet import ResnetBlock2D
+
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=latent_channels, out_channels=latent_channels, layers_per_block=1,
+        block_out_channels=(96, 160, 224), norm_num_groups=16, attention_head_dim=4, cross_attention_dim=128,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock2D):
+            torch.nn.init.zeros_(module.conv2.weight)
+        elif isinstance(module, BasicTransformerBlock):
+            torch.nn.init.zeros_(module.attn1.to_out[0].weight)
+            torch.nn.init.zeros_(module.ff.net[2].weight)
+    return unet
+
+
+@torch.no_grad()
+def latents_of(pixels: np.ndarray, out: Path) -> tuple[np.ndarray, float]:
+    """(n, 2, c, 16, 16) float16 latents of every picture and its mirror image, and the scale that makes them unit."""
+    cache = out / "latents.npy"
+    if not cache.exists():
+        model = load_autoencoder(out)
+        rows = []
+        for start in range(0, len(pixels), 64):
+            x = torch.from_numpy(np.ascontiguousarray(pixels[start : start + 64])).permute(0, 3, 1, 2).float()
+            x = x / 127.5 - 1
+            both = [model.encode(v).latent_dist.mode() for v in (x, x.flip(3))]
+            rows.append(torch.stack(both, 1).half().numpy())
+        np.save(cache, np.concatenate(rows))
+    latents = np.load(cache, mmap_mode="r")
+    return latents, 1 / float(latents[::40].astype(np.float32).std())
+
+
+def load_words(pictures: Path, pixels: np.ndarray, cache: Path) -> list[list[str]]:
+    if not cache.exists():
+        words = [attribute_words(p.facts, pixels[i]) for i, p in enumerate(read_pictures(pictures))]
+        cache.write_text(json.dumps(words))
+    loaded: list[list[str]] = json.loads(cache.read_text())
+    return loaded
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("build/base"))
+    parser.add_argument("--minutes", type=float, default=60.0, help="training time in all, over every resume")
+    parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
+    args = parser.parse_args()
+
+    from diffusers import DDPMScheduler
+    from transformers import CLIPTokenizer
+
+    torch.manual_seed(0)
+    torch.set_flush_denormal(True)
+    pixels = load_pixels(args.pictures, args.out / "pixels.npy")
+    words = load_words(args.pictures, pixels, args.out / "words.json")
+    latents, scale = latents_of(pixels, args.out)
+    train = np.sort(np.random.default_rng(0).permutation(len(pixels))[HELD_OUT:])
+    write_tokenizer(args.out / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
+    model = torch.nn.ModuleDict({"unet": build_unet(latents.shape[2]), "text": build_text_encoder(len(tokenizer))})
+    average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=0.01)
+    alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
+    step, spent_s = 0, 0.0
+    state = args.out / "unet.state.pt"
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        for part, key in ((model, "model"), (average, "average"), (optimizer, "optimizer")):
+            part.load_state_dict(saved[key])
+        step, spent_s = saved["step"], saved["spent_s"]
+
+    started, saved_at, losses = time.monotonic() - spent_s, time.monotonic(), []
+    while True:
+        spent_s = time.monotonic() - started
+        share = min(1.0, spent_s / (60 * args.minutes))
+        rate = PEAK_LR * min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, max(0.03, (1 - share) / 0.3))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = batch_loss(model, tokenizer, latents, words, train, scale, alphas, step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.update_parameters(model)
+        losses.append(loss.item())
+        step += 1
+        done = spent_s > 60 * args.minutes
+        if done or time.monotonic() - saved_at > 180:
+            saved_at = time.monotonic()
+            torch.save({"model": model.state_dict(), "average": average.state_dict(),
+                        "optimizer": optimizer.state_dict(), "step": step, "spent_s": spent_s}, state.with_suffix(".part"))
+            state.with_suffix(".part").replace(state)
+            line = {"step": step, "spent_s": round(spent_s), "loss": round(float(np.mean(losses[-400:])), 4)}
+            with (args.out / "unet.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            print(line, flush=True)
+            if args.publish:
+                publish(args.out, args.publish, average.module, scale)
+        if done:
+            return
+
+
+def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step):  # noqa: ANN001, ANN201
+    """Min-SNR weighted v-prediction loss of the batch that belongs to `step`."""
+    rng = np.random.default_rng((2, step))
+    rows = train[rng.integers(len(train), size=BATCH)]
+    z = torch.from_numpy(latents[rows, rng.integers(2, size=BATCH)].astype(np.float32)) * scale
+    texts = tokenizer([caption(words[row], rng) for row in rows], padding="max_length", max_length=TEXT_TOKENS,
+                      truncation=True, return_tensors="pt").input_ids
+    generator = torch.Generator().manual_seed(step)
+    noise = torch.randn(z.shape, generator=generator)
+    t = torch.randint(1000, (BATCH,), generator=generator)
+    signal, spread = alphas[t].sqrt().view(-1, 1, 1, 1), (1 - alphas[t]).sqrt().view(-1, 1, 1, 1)
+    predicted = model["unet"](signal * z + spread * noise, t, model["text"](texts).last_hidden_state).sample
+    per_picture = (predicted - (signal * noise - spread * z)).square().mean(dim=(1, 2, 3))
+    snr = alphas[t] / (1 - alphas[t])
+    return (per_picture * snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1)).mean()
+
+
+def publish(out: Path, folder: Path, averaged, scale: float) -> None:  # noqa: ANN001
+    """Write an ordinary fp16 `StableDiffusionPipeline` folder."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from transformers import CLIPTokenizer
+
+    vae = load_autoencoder(out)
+    vae.register_to_config(scaling_factor=scale)
+    unet, text = build_unet(vae.config.latent_channels), build_text_encoder(averaged["text"].config.vocab_size)
+    unet.load_state_dict(averaged["unet"].state_dict())
+    text.load_state_dict(averaged["text"].state_dict())
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=text, tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"), unet=unet,
+        scheduler=DPMSolverMultistepScheduler(**SCHEDULE, solver_order=2, use_karras_sigmas=False),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )
+    part = out / "published.part"
+    shutil.rmtree(part, ignore_errors=True)
+    pipeline.half().save_pretrained(part, safe_serialization=True)
+    for written in part.rglob("*"):
+        if written.is_file():
+            target = folder / written.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            written.replace(target)
+    shutil.rmtree(part)
+
+
+if __name__ == "__main__":
+    main()

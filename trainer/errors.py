@@ -1,0 +1,83 @@
+"""What can go wrong, and what the user is told.
+
+    TrainerError            code, exit status, message, hint
+    ├── UsageError          2    wrong arguments
+    ├── RecipeError         2    a recipe that cannot be used; lists every problem at once
+    ├── SubjectError        2    a subject name that is not a plain identifier
+    ├── PhotosError         3    the photos cannot be used
+    ├── MissingPartError    4    weights, an extra, memory or disk space is missing
+    ├── GateMissed          5    the adapter is written, but scored below the recipe's gate
+    ├── IntegrityError      6    a hash, a lock or the export parity does not hold
+    └── Interrupted         130  stopped by the user; the same command resumes
+"""
+
+from __future__ import annotations
+
+
+class TrainerError(Exception):
+    """Base of every expected failure; anything else that escapes is a bug (exit 1).
+
+    Args:
+        message: what was found, and where (file, key, stage).
+        hint: what to do next, as the user would type it.
+    """
+
+    code = "error"
+    exit_status = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(TrainerError):
+    """Raise this when the command's arguments do not make sense together."""
+
+    code, exit_status = "usage", 2
+
+
+class RecipeError(TrainerError):
+    """Raise this once with every problem of a recipe, each with its file and line."""
+
+    code, exit_status = "recipe", 2
+
+    def __init__(self, problems: list[str], hint: str = "trainer recipe show lists every key with its unit") -> None:
+        super().__init__("\n".join(problems), hint)
+        self.problems = problems
+
+
+class SubjectError(TrainerError):
+    """Raise this when a subject's name could build a path or is not a plain identifier."""
+
+    code, exit_status = "subject", 2
+
+
+class PhotosError(TrainerError):
+    """Raise this when no training can follow from the photos given."""
+
+    code, exit_status = "photos", 3
+
+
+class MissingPartError(TrainerError):
+    """Raise this when a model file, an extra, memory or disk space is missing."""
+
+    code, exit_status = "missing", 4
+
+
+class GateMissed(TrainerError):
+    """Raise this after the export when the likeness is below `evaluate.gate`."""
+
+    code, exit_status = "gate", 5
+
+
+class IntegrityError(TrainerError):
+    """Raise this when a file is not what its hash, lock or reload says it must be."""
+
+    code, exit_status = "integrity", 6
+
+
+class Interrupted(TrainerError):
+    """Raise this when the user stopped the run; every finished step is kept."""
+
+    code, exit_status = "interrupted", 130

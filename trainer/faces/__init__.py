@@ -1,0 +1,1 @@
+"""Who can see a face: detectors, embedders, alignment and measured attributes."""

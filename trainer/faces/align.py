@@ -1,0 +1,70 @@
+"""Similarity transforms from five landmarks: the 112 px embedding crop and the base's framing."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from trainer.records import RGB, Floats
+
+# The 5-point template of a 112 px ArcFace crop (insightface, utils/face_align.py, arcface_dst).
+ARCFACE_112 = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
+)
+
+
+def similarity_transform(source: Floats, target: Floats) -> Floats:
+    """The (2, 3) rotation, scale and shift that best maps `source` (n, 2) on `target` (n, 2).
+
+    Least squares after Umeyama, IEEE TPAMI 13(4), 1991, eq. 40-42.
+    """
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    a, b = source - source_mean, target - target_mean
+    u, singular, vt = np.linalg.svd(b.T @ a / len(a))
+    sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = (u * sign) @ vt
+    scale = (singular * sign).sum() / a.var(0).sum()
+    shift = target_mean - scale * rotation @ source_mean
+    matrix: Floats = np.hstack([scale * rotation, shift[:, None]]).astype(np.float32)
+    return matrix
+
+
+def aligned_112(rgb_u8: RGB, landmarks: Floats) -> RGB:
+    """The (112, 112, 3) uint8 ArcFace crop of the face with these (5, 2) landmarks."""
+    matrix = similarity_transform(landmarks, ARCFACE_112)
+    crop: RGB = cv2.warpAffine(rgb_u8, matrix, (112, 112), flags=cv2.INTER_LINEAR).astype(np.uint8)
+    return crop
+
+
+def framing_square(landmarks: Floats, face_share: float) -> tuple[float, float, float]:
+    """(left, top, side) in pixels of the upright square that shows the face at `face_share` of its width.
+
+    A face is taken to be 2.4 eye-to-mouth distances wide... measured along the face's own axis, which a turned head
+    changes less than the distance between the eyes.
+    """
+    eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
+    height = float(np.hypot(*(mouth - eyes)))
+    side = FACE_WIDTHS_PER_HEIGHT * height / face_share
+    center = eyes + CENTER_DOWN * (mouth - eyes)
+    return float(center[0] - side / 2), float(center[1] - side / 2), side
+
+
+# Measured on the framed LFW pictures of the base: face width over eye-to-mouth distance, and how far the middle of
+# the picture lies below the eyes in units of that distance.
+FACE_WIDTHS_PER_HEIGHT = 1.9
+CENTER_DOWN = 0.35
+
+
+def crop_square(rgb_u8: RGB, left: float, top: float, side: float, size_px: int) -> RGB:
+    """The square resampled to (size_px, size_px, 3) uint8; what lies outside the picture repeats its edge."""
+    scale = size_px / side
+    matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]], np.float32)
+    source = rgb_u8
+    if scale < 0.5:  # shrink in whole steps first: a warp alone would alias
+        factor = int(1 / scale)
+        source = cv2.resize(rgb_u8, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        matrix[:, :2] *= factor
+    crop: RGB = cv2.warpAffine(
+        source, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    ).astype(np.uint8)
+    return crop

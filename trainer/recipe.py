@@ -1,0 +1,310 @@
+"""The recipe: every choice of a run, frozen, documented, and checked once at the door.
+
+Values are layered: the defaults below, then the recipe file, then `--set section.key=value`. `Layered` keeps where
+each value came from. Nothing below the stages ever sees these models: they take flat values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainer.errors import RecipeError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PACKAGE_ROOT = Path(__file__).resolve().parent
+RECIPE_FOLDERS = (PACKAGE_ROOT.parent / "recipes", PACKAGE_ROOT / "_recipes")
+MAX_RECIPE_BYTES = 256 * 1024
+
+
+class Section(BaseModel):
+    """Shared manners: frozen, closed, and documented by each field's own docstring."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class BaseModelSection(Section):
+    """Which diffusion model is tuned."""
+
+    name: Literal["portrait-tiny", "sd15"] = "portrait-tiny"
+    """Base family. `portrait-tiny` is shipped; the others are loaded from `path`."""
+    path: str | None = None
+    """Folder or hub name of the base's diffusers files. None: the shipped files (portrait-tiny only)."""
+    revision: str | None = None
+    """Hub revision (commit) to pin. None: the newest; the lock then records what came."""
+
+
+class FacesSection(Section):
+    """Who looks at faces. The gate and the judge must be different models."""
+
+    gate: Literal["dlib", "onnx", "insightface"] = "dlib"
+    """Embedder for the checks, the wrong-person rejection and the choice of checkpoint."""
+    judge: Literal["dlib", "onnx", "insightface"] = "onnx"
+    """Embedder for the reported score, and for nothing else."""
+
+
+class PrepareSection(Section):
+    """From photos to framed, captioned samples."""
+
+    trigger: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,15}$")] = "ohwx"
+    """The word that calls the person in a prompt; lower-case letters and digits, 2 to 16 of them."""
+    class_word: Literal["person", "woman", "man"] = "person"
+    """What the person is called beside the trigger, and alone in the leak test."""
+    min_face_px: Annotated[int, Field(ge=16, le=1024)] = 48
+    """Smallest accepted face width in pixels; below it a photo is rejected as `face-too-small`."""
+    min_sharpness: Annotated[float, Field(ge=0.0)] = 12.0
+    """Smallest accepted variance of the Laplacian on the aligned 112 px gray face; below: `blurred`."""
+    min_detection: Fraction = 0.7
+    """Detector confidence from which something counts as a face."""
+    second_face: Fraction = 0.6
+    """A second face at least this wide, as a share of the largest, makes the photo a group: `several-faces`."""
+    same_person: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.3
+    """Gate similarity to the folder's consensus below which a photo is someone else's: `other-person`."""
+    burst: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.97
+    """Gate similarity from which two photos count as one burst and share a role."""
+    select_share: Fraction = 0.2
+    """Share of the photos sealed for choosing the checkpoint; at least 2."""
+    report_share: Fraction = 0.2
+    """Share of the photos sealed for the reported score; at least 2."""
+    min_photos: Annotated[int, Field(ge=8)] = 8
+    """Fewer usable photos than this end with exit 3: too few to seal any."""
+    max_pixels: Annotated[int, Field(ge=1_000_000)] = 120_000_000
+    """Largest accepted picture, in pixels, checked before decoding: `too-large`."""
+
+
+class FitSection(Section):
+    """The LoRA fine-tune."""
+
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 400
+    """Optimizer steps. More fits closer and copies more."""
+    batch_size: Annotated[int, Field(ge=1, le=256)] = 8
+    """Samples a step."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 100
+    """Steps between checkpoints; each is a candidate for the export and a place to resume from."""
+    rank: Annotated[int, Field(ge=1, le=512)] = 32
+    """LoRA rank: capacity and file size grow with it."""
+    alpha: Annotated[float, Field(gt=0.0)] = 32.0
+    """LoRA scale numerator: the update is multiplied by alpha / rank (arXiv 2106.09685, section 4.1)."""
+    targets: Literal["attention", "attention+conv"] = "attention+conv"
+    """Which layers of the denoiser get an adapter."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
+    """Peak AdamW learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    """Steps of linear warm-up; a cosine to 10% of the peak follows."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """AdamW weight decay of the adapter's weights."""
+    min_snr_gamma: Annotated[float, Field(gt=0.0)] | None = 5.0
+    """Min-SNR loss weighting (arXiv 2303.09556, eq. 7). None: every noise level weighs the same."""
+    face_weight: Annotated[float, Field(ge=1.0, le=20.0)] = 2.0
+    """Loss weight inside the face box against 1.0 outside."""
+    caption_dropout: Fraction = 0.1
+    """Share of samples trained on the empty caption, which keeps guidance working."""
+    mirror: bool = True
+    """Also train on mirrored samples. Turn off for a face that is told by an asymmetry."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Gradient norm above which gradients are scaled down."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the adapter's start, the batches, the noise and the noise levels."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the frozen base. auto: bf16 where the hardware computes it natively, else fp32."""
+
+
+class EvaluateSection(Section):
+    """The score."""
+
+    seeds: Annotated[int, Field(ge=1, le=64)] = 2
+    """Pictures per prompt, each from its own fixed seed."""
+    select_prompts: Annotated[int, Field(ge=1, le=40)] = 6
+    """Prompts per checkpoint when choosing; the report uses all of them."""
+    sampling_steps: Annotated[int, Field(ge=1, le=200)] = 16
+    """DPM-Solver++ steps a picture."""
+    guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 2.0
+    """Classifier-free guidance scale."""
+    batch_size: Annotated[int, Field(ge=1, le=64)] = 8
+    """Pictures sampled at once."""
+    false_accept_rate: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.001
+    """False-accept rate at which the pass threshold is fitted on the strangers."""
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Bootstrap rounds of the 95% interval."""
+    copying_limit: Fraction = 0.15
+    """Nearest-fit minus nearest-sealed similarity above which a checkpoint is vetoed when another is not."""
+    gate: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.0
+    """`of_ceiling` below which the run ends with exit 5 (the adapter is still written)."""
+
+
+class ExportSection(Section):
+    """The adapter file."""
+
+    dtype: Literal["fp16", "bf16", "fp32"] = "fp32"
+    """Number format of the exported weights. fp32 keeps the reloaded picture equal to the in-run one."""
+    kohya: bool = True
+    """Also write the kohya / ComfyUI key layout."""
+
+
+class Recipe(Section):
+    """A whole recipe. `Recipe()` is the shipped default, portrait-tiny on any machine."""
+
+    schema_version: Literal[1] = 1
+    """Version of this layout."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$")] = "portrait-tiny"
+    """Short name; part of the run folder's name."""
+    base: BaseModelSection = BaseModelSection()
+    """Which diffusion model is tuned."""
+    faces: FacesSection = FacesSection()
+    """Which face models look."""
+    prepare: PrepareSection = PrepareSection()
+    """Photos to samples."""
+    fit: FitSection = FitSection()
+    """The fine-tune."""
+    evaluate: EvaluateSection = EvaluateSection()
+    """The score."""
+    export: ExportSection = ExportSection()
+    """The adapter file."""
+
+    def sha256(self) -> str:
+        """Hash of every value, defaults included, in canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """A checked recipe and where each of its values came from (`default`, `recipe` or `flag`)."""
+
+    recipe: Recipe
+    sources: dict[str, str]
+    file: Path | None
+
+
+def recipe_files() -> dict[str, Path]:
+    """Shipped recipes by name."""
+    for folder in RECIPE_FOLDERS:
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.rglob("*.yaml"))}
+    return {}
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a shipped recipe name or of a path. Raises RecipeError, listing the valid names."""
+    shipped = recipe_files()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path
+    raise RecipeError([f"no recipe called {name_or_path!r}"], f"use a .yaml path or one of: {', '.join(shipped)}")
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Layered:
+    """Read a recipe file, apply `section.key=value` overrides and check the whole.
+
+    Raises:
+        RecipeError: with every problem at once, each naming the file and line or the flag.
+    """
+    path = find_recipe(name_or_path)
+    values, lines = _read_yaml(path)
+    sources = {key: "recipe" for key, _ in _leaves(values)}
+    problems: list[str] = []
+    for text in overrides:
+        key, separator, raw = text.partition("=")
+        if not separator or not key.strip():
+            problems.append(f"--set {text}: expected section.key=value")
+            continue
+        problem = _assign(values, key.strip(), yaml.safe_load(raw) if raw.strip() else "")
+        if problem:
+            problems.append(f"--set {text}: {problem}")
+        sources[key.strip()] = "flag"
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(problems + [_problem(e, path, lines, sources) for e in error.errors()]) from None
+    problems += _cross_checks(recipe, path)
+    if problems:
+        raise RecipeError(problems)
+    return Layered(recipe, sources, path)
+
+
+def described(section: type[Section] = Recipe, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of the recipe with its documentation, in order."""
+    for key, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from described(kind, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", " ".join((field.description or "").split())
+
+
+def flat_values(recipe: Recipe) -> dict[str, Any]:
+    """Every leaf of the recipe as `section.key: value`."""
+    return dict(_leaves(recipe.model_dump(mode="json")))
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The file's mapping and the line of each key. Raises RecipeError for anything that is not one mapping."""
+    if path.stat().st_size > MAX_RECIPE_BYTES:
+        raise RecipeError([f"{path}: larger than {MAX_RECIPE_BYTES} bytes; this is no recipe"])
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise RecipeError([f"{path}: not readable as YAML: {error}"]) from None
+    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+        raise RecipeError([f"{path}: a recipe is a mapping of sections; this is {type(values).__name__}"])
+    return values, dict(_key_lines(node, ""))
+
+
+def _key_lines(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, int]]:
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        yield name, key.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode):
+            yield from _key_lines(value, f"{name}.")
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _assign(values: dict[str, Any], dotted: str, value: Any) -> str | None:
+    """Set `a.b` in nested mappings; the problem in words where that is impossible."""
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            return f"{parent} is a value, not a section"
+        values = inner
+    values[last] = value
+    return None
+
+
+def _problem(error: Any, path: Path, lines: dict[str, int], sources: dict[str, str]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    where = f"--set {key}" if sources.get(key) == "flag" else f"{path}:{lines.get(key, 1)}: {key}"
+    reason = "unknown key" if error["type"] == "extra_forbidden" else error["msg"]
+    return f"{where}: {reason}"
+
+
+def _cross_checks(recipe: Recipe, path: Path) -> list[str]:
+    """Rules between fields."""
+    problems = []
+    if recipe.faces.gate == recipe.faces.judge:
+        problems.append(f"{path}: faces.judge: must differ from faces.gate ({recipe.faces.gate}), or the score is no proof")
+    if recipe.prepare.select_share + recipe.prepare.report_share > 0.6:
+        problems.append(f"{path}: prepare.select_share + prepare.report_share: at most 0.6, something must be left to fit")
+    if recipe.fit.checkpoint_every > recipe.fit.steps:
+        problems.append(f"{path}: fit.checkpoint_every: more than fit.steps, no checkpoint would be written")
+    if recipe.base.name != "portrait-tiny" and not recipe.base.path:
+        problems.append(f"{path}: base.path: needed for {recipe.base.name} (a folder or hub name)")
+    return problems

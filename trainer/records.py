@@ -1,0 +1,158 @@
+"""What passes between the stages: small frozen records, no behaviour beyond reading and writing themselves.
+
+Legend: `rgb_u8` is a (height, width, 3) uint8 array; `embedding` is a (d,) float32 array of L2 norm 1;
+boxes are (left, top, right, bottom) in pixels; landmarks are five (x, y) points: the subject's right eye, left eye,
+nose, right and left mouth corner, as they appear from left to right in an upright frontal picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+RGB = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Role = Literal["fit", "select", "report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One detected face.
+
+    Attributes:
+        box: (left, top, right, bottom) in pixels of the picture it was found in.
+        landmarks: (5, 2) float32 pixels.
+        score: detector confidence, 0 to 1.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: Floats
+    score: float
+
+    @property
+    def width(self) -> float:
+        """Width of the box in pixels."""
+        return self.box[2] - self.box[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a picture of a face shows, measured; each word is one of `trainer.faces.attributes.VOCABULARY`."""
+
+    colour: str
+    pose: str
+    light: str
+    brightness: str
+    framing: str
+    background: str
+    expression: str | None = None
+
+    def words(self) -> list[str]:
+        """The attribute words in caption order, without the unknown ones."""
+        words = (self.expression, self.pose, self.framing, self.light, self.brightness, self.background, self.colour)
+        return [word for word in words if word]
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A usable photo of the subject, before the seal.
+
+    Attributes:
+        name: file name inside the photos folder; stays on this machine.
+        sha256: of the file's bytes.
+        phash: 64-bit perceptual hash, hex.
+        second: capture time in seconds since the epoch, where EXIF has it.
+        embedding: the gate's (d,) unit vector.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    phash: str
+    second: int | None
+    face: Face
+    embedding: Floats
+    sharpness: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One line of rejected.jsonl."""
+
+    file: str
+    code: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which photo (by file name) plays which role; near-duplicates always share one."""
+
+    fit: tuple[str, ...]
+    select: tuple[str, ...]
+    report: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+
+    def role_of(self, name: str) -> Role:
+        """The role of the photo called `name`. Raises KeyError for a photo that was not dealt."""
+        roles: tuple[tuple[Role, tuple[str, ...]], ...] = (
+            ("fit", self.fit),
+            ("select", self.select),
+            ("report", self.report),
+        )
+        for role, names in roles:
+            if name in names:
+                return role
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training sample of 1_prepare: a framed picture and its caption.
+
+    Attributes:
+        path: PNG of the base's resolution.
+        face_box: the face in that picture, as fractions of its width and height (left, top, right, bottom).
+    """
+
+    path: Path
+    caption: str
+    face_box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved adapter of 2_fit."""
+
+    step: int
+    adapter: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One fixed evaluation prompt.
+
+    Attributes:
+        text: with the trigger already in place.
+        group: neutral, expression, light, wardrobe, setting, style or leak.
+        expects: attribute words that the picture must show, for the prompt score.
+    """
+
+    text: str
+    group: str
+    expects: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class StageOutcome:
+    """What a stage tells the pipeline: where it wrote, whether it ran or was reused, and what to show."""
+
+    folder: Path
+    reused: bool
+    seconds: float
+    facts: dict[str, Any] = field(default_factory=dict)
