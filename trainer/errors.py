@@ -1,14 +1,14 @@
 """What can go wrong, and what the user is told.
 
-    TrainerError            code, exit status, message, hint
-    ├── UsageError          2    wrong arguments
-    ├── RecipeError         2    a recipe that cannot be used; lists every problem at once
-    ├── SubjectError        2    a subject name that is not a plain identifier
-    ├── PhotosError         3    the photos cannot be used
-    ├── MissingPartError    4    weights, an extra, memory or disk space is missing
-    ├── GateMissed          5    the adapter is written, but scored below the recipe's gate
-    ├── IntegrityError      6    a hash, a lock or the export parity does not hold
-    └── Interrupted         130  stopped by the user; the same command resumes
+TrainerError            code, exit status, message, hint
+├── UsageError          2    wrong arguments
+├── RecipeError         2    a recipe that cannot be used; lists every problem at once
+├── SubjectError        2    a subject name that is not a plain identifier
+├── PhotosError         3    the photos cannot be used
+├── MissingPartError    4    weights, an extra, memory or disk space is missing
+├── GateMissed          5    the adapter is written, but scored below the recipe's gate
+├── IntegrityError      6    a hash, a lock or the export parity does not hold
+└── Interrupted         130  stopped by the user; the same command resumes
 """
 
 from __future__ import annotations

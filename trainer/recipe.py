@@ -44,9 +44,9 @@ class BaseModelSection(Section):
 class FacesSection(Section):
     """Who looks at faces. The gate and the judge must be different models."""
 
-    gate: Literal["dlib", "onnx", "insightface"] = "dlib"
+    gate: Literal["dlib", "onnx"] = "dlib"
     """Embedder for the checks, the wrong-person rejection and the choice of checkpoint."""
-    judge: Literal["dlib", "onnx", "insightface"] = "onnx"
+    judge: Literal["dlib", "onnx"] = "onnx"
     """Embedder for the reported score, and for nothing else."""
 
 
@@ -300,9 +300,13 @@ def _cross_checks(recipe: Recipe, path: Path) -> list[str]:
     """Rules between fields."""
     problems = []
     if recipe.faces.gate == recipe.faces.judge:
-        problems.append(f"{path}: faces.judge: must differ from faces.gate ({recipe.faces.gate}), or the score is no proof")
+        problems.append(
+            f"{path}: faces.judge: must differ from faces.gate ({recipe.faces.gate}), or the score is no proof"
+        )
     if recipe.prepare.select_share + recipe.prepare.report_share > 0.6:
-        problems.append(f"{path}: prepare.select_share + prepare.report_share: at most 0.6, something must be left to fit")
+        problems.append(
+            f"{path}: prepare.select_share + prepare.report_share: at most 0.6, something must be left to fit"
+        )
     if recipe.fit.checkpoint_every > recipe.fit.steps:
         problems.append(f"{path}: fit.checkpoint_every: more than fit.steps, no checkpoint would be written")
     if recipe.base.name != "portrait-tiny" and not recipe.base.path:

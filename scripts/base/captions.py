@@ -7,8 +7,13 @@ import string
 import numpy as np
 
 SEX_WORDS = {"male": "man", "female": "woman"}
-EXPRESSION_WORDS = {"happiness": "smiling", "neutral": "neutral expression", "surprise": "surprised",
-                    "anger": "angry", "sadness": "sad"}
+EXPRESSION_WORDS = {
+    "happiness": "smiling",
+    "neutral": "neutral expression",
+    "surprise": "surprised",
+    "anger": "angry",
+    "sadness": "sad",
+}
 GRAY_SPREAD = 6.0  # mean |channel - gray| in levels under which a picture counts as black and white
 
 
@@ -48,6 +53,8 @@ def vocabulary() -> list[str]:
     said = "photo of a an the man woman person and with in on two people portrait picture " + " ".join(
         [*EXPRESSION_WORDS.values(), "young middle-aged old white latino asian black and white color photo"]
     )
-    more = ("wearing hat glasses suit shirt red blue green dark bright light soft hard left right front looking facing "
-            "outdoors indoors beach city office studio background close-up painting drawing sketch style")
+    more = (
+        "wearing hat glasses suit shirt red blue green dark bright light soft hard left right front looking facing "
+        "outdoors indoors beach city office studio background close-up painting drawing sketch style"
+    )
     return sorted(set(said.replace("-", " - ").split() + more.replace("-", " - ").split()))

@@ -30,7 +30,7 @@ KL_WEIGHT = 2e-5
 LATENT_NOISE = 0.1
 
 
-def build_autoencoder():  # noqa: ANN201 - diffusers is untyped
+def build_autoencoder():
     """The f8 autoencoder; without attention it is local, so crops train it as well as whole pictures."""
     from diffusers import AutoencoderKL
     from diffusers.models.resnet import ResnetBlock2D
@@ -78,7 +78,7 @@ def gradient_l1(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return dx.abs().mean() + dy.abs().mean()
 
 
-def loss_of(model, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN001
+def loss_of(model, x: torch.Tensor) -> torch.Tensor:
     posterior = model.encode(x).latent_dist
     z = posterior.sample()
     z = z + LATENT_NOISE * z.detach().std() * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
@@ -87,10 +87,12 @@ def loss_of(model, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN001
 
 
 @torch.no_grad()
-def psnr(model, pixels: np.ndarray) -> float:  # noqa: ANN001
+def psnr(model, pixels: np.ndarray) -> float:
     """PSNR in dB of whole held-out pictures through the mean latent."""
     x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    restored = torch.cat([model.decode(model.encode(part).latent_dist.mode()).sample.clamp(-1, 1) for part in x.split(16)])
+    restored = torch.cat(
+        [model.decode(model.encode(part).latent_dist.mode()).sample.clamp(-1, 1) for part in x.split(16)]
+    )
     mse = ((restored - x) / 2).square().mean(dim=(1, 2, 3))
     return float((-10 * mse.log10()).mean())
 
@@ -147,14 +149,23 @@ def main() -> None:
         if done or time.monotonic() - saved_at > 150:
             saved_at = time.monotonic()
             torch.save(
-                {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-                 "step": step, "spent_s": spent_s},
+                {
+                    "model": model.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "spent_s": spent_s,
+                },
                 state.with_suffix(".part"),
             )
             state.with_suffix(".part").replace(state)
             save_file(average.module.state_dict(), args.out / "autoencoder.safetensors")
-            line = {"step": step, "spent_s": round(spent_s), "loss": round(loss.item(), 4),
-                    "psnr": round(psnr(average.module, check_pixels), 2)}
+            line = {
+                "step": step,
+                "spent_s": round(spent_s),
+                "loss": round(loss.item(), 4),
+                "psnr": round(psnr(average.module, check_pixels), 2),
+            }
             with (args.out / "autoencoder.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             print(line, flush=True)
@@ -162,7 +173,7 @@ def main() -> None:
             return
 
 
-def load_autoencoder(folder: Path):  # noqa: ANN201
+def load_autoencoder(folder: Path):
     """The trained (averaged) autoencoder of `folder`, in eval mode."""
     model = build_autoencoder()
     model.load_state_dict(load_file(folder / "autoencoder.safetensors"))

@@ -1,6 +1,6 @@
 """Train the embedded base's text encoder and UNet on the autoencoder's latents, and write the pipeline folder.
 
-    python scripts/base/train_unet.py --pictures FOLDER --out build/base --minutes 60 [--publish trainer/bases/portrait_tiny]
+    python scripts/base/train_unet.py --pictures FOLDER --out build/base --minutes 60 [--publish FOLDER]
 
 Needs a trained autoencoder in OUT. Resumes from `OUT/unet.state.pt`; a fixed seed gives the same batches in the same
 order. v-prediction (arXiv 2202.00512, section 4) with min-SNR weights (arXiv 2303.09556); weights are averaged.
@@ -24,8 +24,13 @@ BATCH = 32
 PEAK_LR = 6e-4
 WARMUP_STEPS = 300
 TEXT_TOKENS = 32
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
-            "prediction_type": "v_prediction"}
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+}
 MIN_SNR_GAMMA = 5.0
 HELD_OUT = 500
 
@@ -39,7 +44,8 @@ def write_tokenizer(folder: Path) -> None:
     pairs.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     # Training until no pair is left makes every word of the grammar one token.
     pairs.train_from_iterator(
-        vocabulary(), trainers.BpeTrainer(vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
+        vocabulary(),
+        trainers.BpeTrainer(vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False),
     )
     merges = [tuple(pair) for pair in json.loads(pairs.to_str())["model"]["merges"]]
     tokens = letters + [letter + "</w>" for letter in letters]
@@ -48,30 +54,52 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False))
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n")
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": TEXT_TOKENS, "bos_token": "<|startoftext|>",
-              "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": TEXT_TOKENS,
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def build_text_encoder(vocab_size: int):  # noqa: ANN201
+def build_text_encoder(vocab_size: int):
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=vocab_size, hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=TEXT_TOKENS, projection_dim=128, hidden_act="quick_gelu",
-        bos_token_id=vocab_size - 2, eos_token_id=vocab_size - 1, pad_token_id=vocab_size - 1,
-    ))
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocab_size,
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_TOKENS,
+            projection_dim=128,
+            hidden_act="quick_gelu",
+            bos_token_id=vocab_size - 2,
+            eos_token_id=vocab_size - 1,
+            pad_token_id=vocab_size - 1,
+        )
+    )
 
 
-def build_unet(latent_channels: int):  # noqa: ANN201
+def build_unet(latent_channels: int):
     """Residual branches start silent, as in ADM (arXiv 2105.05233)."""
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.resnet import ResnetBlock2D
 
     unet = UNet2DConditionModel(
-        sample_size=16, in_channels=latent_channels, out_channels=latent_channels, layers_per_block=1,
-        block_out_channels=(96, 160, 224), norm_num_groups=16, attention_head_dim=4, cross_attention_dim=128,
+        sample_size=16,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        layers_per_block=1,
+        block_out_channels=(96, 160, 224),
+        norm_num_groups=16,
+        attention_head_dim=4,
+        cross_attention_dim=128,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )
@@ -158,8 +186,16 @@ def main() -> None:
         done = spent_s > 60 * args.minutes
         if done or time.monotonic() - saved_at > 180:
             saved_at = time.monotonic()
-            torch.save({"model": model.state_dict(), "average": average.state_dict(),
-                        "optimizer": optimizer.state_dict(), "step": step, "spent_s": spent_s}, state.with_suffix(".part"))
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "spent_s": spent_s,
+                },
+                state.with_suffix(".part"),
+            )
             state.with_suffix(".part").replace(state)
             line = {"step": step, "spent_s": round(spent_s), "loss": round(float(np.mean(losses[-400:])), 4)}
             with (args.out / "unet.jsonl").open("a") as log:
@@ -171,13 +207,18 @@ def main() -> None:
             return
 
 
-def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step):  # noqa: ANN001, ANN201
+def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step):
     """Min-SNR weighted v-prediction loss of the batch that belongs to `step`."""
     rng = np.random.default_rng((2, step))
     rows = train[rng.integers(len(train), size=BATCH)]
     z = torch.from_numpy(latents[rows, rng.integers(2, size=BATCH)].astype(np.float32)) * scale
-    texts = tokenizer([caption(words[row], rng) for row in rows], padding="max_length", max_length=TEXT_TOKENS,
-                      truncation=True, return_tensors="pt").input_ids
+    texts = tokenizer(
+        [caption(words[row], rng) for row in rows],
+        padding="max_length",
+        max_length=TEXT_TOKENS,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
     generator = torch.Generator().manual_seed(step)
     noise = torch.randn(z.shape, generator=generator)
     t = torch.randint(1000, (BATCH,), generator=generator)
@@ -188,7 +229,7 @@ def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step):  #
     return (per_picture * snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1)).mean()
 
 
-def publish(out: Path, folder: Path, averaged, scale: float) -> None:  # noqa: ANN001
+def publish(out: Path, folder: Path, averaged, scale: float) -> None:
     """Write an ordinary fp16 `StableDiffusionPipeline` folder."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
     from transformers import CLIPTokenizer
@@ -199,9 +240,14 @@ def publish(out: Path, folder: Path, averaged, scale: float) -> None:  # noqa: A
     unet.load_state_dict(averaged["unet"].state_dict())
     text.load_state_dict(averaged["text"].state_dict())
     pipeline = StableDiffusionPipeline(
-        vae=vae, text_encoder=text, tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"), unet=unet,
+        vae=vae,
+        text_encoder=text,
+        tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
+        unet=unet,
         scheduler=DPMSolverMultistepScheduler(**SCHEDULE, solver_order=2, use_karras_sigmas=False),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
     part = out / "published.part"
     shutil.rmtree(part, ignore_errors=True)

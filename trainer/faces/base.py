@@ -11,7 +11,7 @@ import numpy as np
 from trainer.errors import UsageError
 from trainer.records import RGB, Face, Floats
 
-ENGINES = ("onnx", "dlib", "insightface")
+ENGINES = ("onnx", "dlib")
 
 
 class Detector(Protocol):
@@ -55,10 +55,7 @@ def get_embedder(engine: str, weights: Path) -> Embedder:
         from trainer.faces.dlib import DlibEmbedder
 
         return DlibEmbedder(weights)
-    if engine == "insightface":
-        from trainer.faces.insightface import InsightFaceEmbedder
 
-        return InsightFaceEmbedder(weights)
     raise UsageError(f"no face engine called {engine!r}", f"use one of: {', '.join(ENGINES)}")
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 
 from trainer.faces.align import aligned_112
 from trainer.records import RGB, Face, Floats
-from trainer.weights import verified
+from trainer.weights import WEIGHTS, verified
 
 DETECT_WIDTH, DETECT_HEIGHT = 320, 240
 PADDING = 0.25  # a tight face crop is missed in 9% of cases without it, in under 1% with it
@@ -87,7 +87,7 @@ class OnnxEmbedder:
         path = verified("fr_feature.onnx", weights)
         self._session = open_session(path)
         self.name = "onnx/fr_feature"
-        self.sha256 = verified.sha256("fr_feature.onnx")
+        self.sha256 = WEIGHTS["fr_feature.onnx"].sha256
 
     def embed(self, rgb_u8: RGB, face: Face) -> Floats:
         """(512,) unit vector."""

@@ -1,0 +1,38 @@
+"""The real engines load, agree with their contracts, and see no face where there is none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.errors import UsageError
+from trainer.faces.align import ARCFACE_112
+from trainer.faces.base import ENGINES, cosine_matrix, get_detector, get_embedder
+from trainer.records import Face
+
+FACE = Face((20.0, 20.0, 90.0, 105.0), ARCFACE_112, 1.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_embedding_is_a_repeatable_unit_vector(engine: str, weights: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
+    embedder = get_embedder(engine, weights)
+    first, second = embedder.embed(picture, FACE), embedder.embed(picture, FACE)
+    assert first.dtype == np.float32
+    assert np.linalg.norm(first) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (64, 64, 3), (40, 400, 3)])
+def test_a_flat_picture_has_no_face(shape: tuple[int, int, int], weights: Path) -> None:
+    assert get_detector(weights).detect(np.full(shape, 128, np.uint8)) == []
+
+
+def test_an_unknown_engine_lists_the_known_ones(weights: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        get_embedder("nobody", weights)
+    assert "dlib" in caught.value.hint
+
+
+def test_cosines_of_nothing_are_an_empty_table() -> None:
+    assert cosine_matrix([], [ARCFACE_112[0]]).shape == (0, 1)

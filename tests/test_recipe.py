@@ -1,0 +1,88 @@
+"""Recipes: every problem at once, with its line; every value with its source."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.errors import RecipeError
+from trainer.recipe import Recipe, described, flat_values, load_recipe, recipe_files
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", sorted(recipe_files()))
+def test_every_shipped_recipe_loads(name: str) -> None:
+    assert load_recipe(name).recipe.name == name
+
+
+def test_there_is_a_default_recipe() -> None:
+    assert "portrait-tiny" in recipe_files()
+
+
+def test_every_field_is_documented() -> None:
+    documented = dict(described())
+    assert set(documented) == set(flat_values(Recipe()))
+    assert all(documented.values())
+
+
+def test_all_problems_are_reported_together_with_their_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: mine\nfit:\n  stepz: 3\n  rank: -1\nfaces:\n  judge: nobody\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, ["fit.steps=many"])
+    problems = "\n".join(caught.value.problems)
+    assert f"{path}:3: fit.stepz: unknown key" in problems
+    assert f"{path}:4: fit.rank" in problems
+    assert f"{path}:6: faces.judge" in problems
+    assert "--set fit.steps" in problems
+
+
+def test_the_judge_must_not_be_the_gate(tmp_path: Path) -> None:
+    path = write(tmp_path, "faces: {gate: onnx, judge: onnx}\n")
+    with pytest.raises(RecipeError, match=r"judge: must differ"):
+        load_recipe(path)
+
+
+def test_an_override_wins_and_says_so() -> None:
+    layered = load_recipe("portrait-tiny", ["fit.rank=8"])
+    assert layered.recipe.fit.rank == 8
+    assert layered.sources["fit.rank"] == "flag"
+    assert layered.sources["faces.gate"] == "recipe"
+    assert "fit.steps" not in layered.sources
+
+
+def test_the_hash_follows_the_values() -> None:
+    assert load_recipe("portrait-tiny").recipe.sha256() == Recipe().sha256()
+    assert load_recipe("portrait-tiny", ["fit.rank=8"]).recipe.sha256() != Recipe().sha256()
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("nope")
+    assert "portrait-tiny" in caught.value.hint
+
+
+def test_yaml_cannot_run_code(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(RecipeError, match="not readable as YAML"):
+        load_recipe(path)
+
+
+@given(st.text(max_size=60))
+def test_any_override_loads_or_is_a_recipe_error(text: str) -> None:
+    with contextlib.suppress(RecipeError):  # anything else that escapes fails the test
+        load_recipe("portrait-tiny", [text])
+
+
+@given(st.binary(max_size=200))
+def test_any_file_loads_or_is_a_recipe_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("recipe") / "mine.yaml"
+    path.write_bytes(data)
+    with contextlib.suppress(RecipeError):
+        load_recipe(str(path))

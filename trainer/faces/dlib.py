@@ -1,0 +1,29 @@
+"""dlib's ResNet embedder (128-D, public domain), made by other people on other data than the ONNX one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dlib
+import numpy as np
+
+from trainer.faces.align import aligned_to, dlib_chip_template
+from trainer.records import RGB, Face, Floats
+from trainer.weights import WEIGHTS, verified
+
+MODEL = "dlib_face_recognition_resnet_model_v1.dat"
+
+
+class DlibEmbedder:
+    """Input: the 150 px chip of dlib's own geometry, built from the detector's five landmarks."""
+
+    def __init__(self, weights: Path) -> None:
+        self._net = dlib.face_recognition_model_v1(str(verified(MODEL, weights)))
+        self.name = "dlib/resnet_v1"
+        self.sha256 = WEIGHTS[MODEL].sha256
+
+    def embed(self, rgb_u8: RGB, face: Face) -> Floats:
+        """(128,) unit vector."""
+        chip = aligned_to(rgb_u8, face.landmarks, dlib_chip_template(), 150)
+        vector = np.asarray(self._net.compute_face_descriptor(np.ascontiguousarray(chip)), np.float32)
+        return vector / np.float32(np.linalg.norm(vector))

@@ -1,0 +1,142 @@
+"""Pinned model files: where each comes from, under which licence, and the hash that proves it.
+
+Files are taken out of packages by the package managers' own clients (`pip download`, `npm pack`), verified by
+SHA-256 and kept in a user cache; nothing is executed from the packages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from trainer.errors import IntegrityError, MissingPartError
+
+MAX_MEMBER_BYTES = 128 * 1024 * 1024
+MEND = "trainer weights get"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One pinned file inside one pinned package."""
+
+    file: str
+    registry: Literal["npm", "pip"]
+    package: str
+    version: str
+    member: str
+    sha256: str
+    licence: str
+
+
+WEIGHTS: dict[str, Weight] = {
+    weight.file: weight
+    for weight in (
+        Weight("fr_detect.onnx", "npm", "faceplugin-face-recognition-js", "0.0.1", "package/model/fr_detect.onnx",
+               "6c0256ccd3164f844736a401faf936ec2930764a87ae39442180887d0c5c8854", "MIT"),
+        Weight("fr_landmark.onnx", "npm", "faceplugin-face-recognition-js", "0.0.1", "package/model/fr_landmark.onnx",
+               "f10b0ba1d2a8a099adefede1ebf3733e44fe370715e7303dbeb7f59c02142258", "MIT"),
+        Weight("fr_feature.onnx", "npm", "faceplugin-face-recognition-js", "0.0.1", "package/model/fr_feature.onnx",
+               "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581", "MIT"),
+        Weight("dlib_face_recognition_resnet_model_v1.dat", "pip", "face-recognition-models", "0.3.0",
+               "face_recognition_models-0.3.0/face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+               "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", "public domain"),
+    )
+}  # fmt: skip
+
+
+def cache_folder() -> Path:
+    """Where the files lie: `LIKENESS_CACHE`, else `likeness` in the user's cache folder."""
+    chosen = os.environ.get("LIKENESS_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "likeness"
+
+
+def verified(file: str, folder: Path) -> Path:
+    """The path of a pinned file whose hash was checked (once a process while the file stays as it is).
+
+    Raises:
+        MissingPartError: the file is not there.
+        IntegrityError: it is not the pinned file.
+    """
+    path = folder / file
+    if not path.is_file():
+        raise MissingPartError(f"{path} is missing", MEND)
+    stat = path.stat()
+    found = _sha256(path, stat.st_size, stat.st_mtime_ns)
+    if found != WEIGHTS[file].sha256:
+        raise IntegrityError(f"{path} is altered: sha256 {found}, expected {WEIGHTS[file].sha256}", f"{MEND} --again")
+    return path
+
+
+def fetch(folder: Path, again: bool = False) -> list[str]:
+    """Bring every missing (or, with `again`, every altered) file into `folder`; returns the files brought.
+
+    Raises MissingPartError when a package client is missing or fails, IntegrityError when a package holds other bytes.
+    """
+    wanted = [weight for weight in WEIGHTS.values() if _is_wanted(weight, folder, again)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for package in dict.fromkeys((w.registry, w.package, w.version) for w in wanted):
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
+            archive = _download(*package, Path(scratch))
+            for weight in wanted:
+                if (weight.registry, weight.package, weight.version) == package:
+                    _extract(archive, weight, Path(scratch) / "file").replace(folder / weight.file)
+    return [weight.file for weight in wanted]
+
+
+def _is_wanted(weight: Weight, folder: Path, again: bool) -> bool:
+    try:
+        verified(weight.file, folder)
+    except MissingPartError:
+        return True
+    except IntegrityError:
+        if not again:
+            raise
+        return True
+    return False
+
+
+def _download(registry: str, package: str, version: str, scratch: Path) -> Path:
+    if registry == "npm":
+        npm = shutil.which("npm")
+        if npm is None:
+            raise MissingPartError(f"npm is needed once to bring {package}", "install Node.js, then: " + MEND)
+        command = [npm, "pack", "--silent", f"{package}@{version}"]
+    else:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"{package}=={version}"]
+    done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
+    archives = sorted(scratch.glob("*.tgz")) + sorted(scratch.glob("*.tar.gz"))
+    if done.returncode or not archives:
+        raise MissingPartError(f"{package} {version} could not be brought: {done.stderr.strip()[-300:]}", MEND)
+    return archives[0]
+
+
+def _extract(archive: Path, weight: Weight, target: Path) -> Path:
+    """Copy one member out of the archive, bounded, and check its hash."""
+    with tarfile.open(archive) as tar:
+        member = tar.getmember(weight.member)
+        source = tar.extractfile(member)
+        if source is None or member.size > MAX_MEMBER_BYTES:
+            raise IntegrityError(f"{weight.member} in {archive.name} is not the file expected")
+        data = source.read()
+    if hashlib.sha256(data).hexdigest() != weight.sha256:
+        raise IntegrityError(f"{weight.package} {weight.version} holds another {weight.file} than the pinned one")
+    target.write_bytes(data)
+    return target
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed_ns: int) -> str:
+    """Hash of the file; size and time are part of the cache's key only."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
