@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.errors import RecipeError
@@ -74,13 +74,18 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
         load_recipe(path)
 
 
-@given(st.text(max_size=60))
+YAMLISH = st.text(alphabet="!&*{}[]:,-? 0129.ae\"'%@|>\n~<=", max_size=30)
+
+
+@example("fit.rank=2026-99-99")
+@example("fit.rank=[")
+@given(st.one_of(st.text(max_size=60), YAMLISH.map("fit.rank=".__add__), YAMLISH.map("fit=".__add__)))
 def test_any_override_loads_or_is_a_recipe_error(text: str) -> None:
     with contextlib.suppress(RecipeError):  # anything else that escapes fails the test
         load_recipe("portrait-tiny", [text])
 
 
-@given(st.binary(max_size=200))
+@given(st.one_of(st.binary(max_size=200), YAMLISH.map(str.encode)))
 def test_any_file_loads_or_is_a_recipe_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("recipe") / "mine.yaml"
     path.write_bytes(data)

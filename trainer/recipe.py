@@ -217,7 +217,10 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Layered:
         if not separator or not key.strip():
             problems.append(f"--set {text}: expected section.key=value")
             continue
-        problem = _assign(values, key.strip(), yaml.safe_load(raw) if raw.strip() else "")
+        try:
+            problem = _assign(values, key.strip(), yaml.safe_load(raw) if raw.strip() else "")
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-99-99
+            problem = f"not readable as a YAML value: {' '.join(str(error).split())}"
         if problem:
             problems.append(f"--set {text}: {problem}")
         sources[key.strip()] = "flag"
@@ -254,7 +257,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bad UTF-8, impossible dates
         raise RecipeError([f"{path}: not readable as YAML: {error}"]) from None
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         raise RecipeError([f"{path}: a recipe is a mapping of sections; this is {type(values).__name__}"])

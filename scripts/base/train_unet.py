@@ -39,6 +39,7 @@ def write_tokenizer(folder: Path) -> None:
     """A CLIP byte-pair vocabulary in which the grammar's words are single tokens and any other word is spelled."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+    folder.mkdir(parents=True, exist_ok=True)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = Tokenizer(models.BPE())
     pairs.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -15,7 +15,11 @@ MODEL = "dlib_face_recognition_resnet_model_v1.dat"
 
 
 class DlibEmbedder:
-    """Input: the 150 px chip of dlib's own geometry, built from the detector's five landmarks."""
+    """Input: the 150 px chip built from the detector's five landmarks.
+
+    Different people lie close together (cosine 0.92 against 0.95 for the same person): subtract the mean of many
+    people and normalise again before reading a cosine as a likeness.
+    """
 
     def __init__(self, weights: Path) -> None:
         self._net = dlib.face_recognition_model_v1(str(verified(MODEL, weights)))
