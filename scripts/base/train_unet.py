@@ -245,14 +245,14 @@ def publish(out: Path, folder: Path, averaged, scale: float) -> None:
         text_encoder=text,
         tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
         unet=unet,
-        scheduler=DPMSolverMultistepScheduler(**SCHEDULE, solver_order=2, use_karras_sigmas=False),
+        scheduler=DPMSolverMultistepScheduler(**SCHEDULE, solver_order=2, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     part = out / "published.part"
     shutil.rmtree(part, ignore_errors=True)
-    pipeline.half().save_pretrained(part, safe_serialization=True)
+    pipeline.to(torch.float16).save_pretrained(part, safe_serialization=True)
     for written in part.rglob("*"):
         if written.is_file():
             target = folder / written.relative_to(part)
