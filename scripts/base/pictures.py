@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 SIZE_PX = 128
+HELD_OUT = 500  # pictures that no training script sees
 
 # Left, top, right, bottom of the square to keep, as fractions of the picture, by source.
 FRAMINGS: dict[str, tuple[float, float, float, float]] = {
@@ -56,6 +58,17 @@ def framed(picture: Picture, size_px: int = SIZE_PX) -> npt.NDArray[np.uint8]:
     box = (left * width, top * height, right * width, bottom * height)
     rgb = picture.image.convert("RGB").resize((size_px, size_px), Image.Resampling.LANCZOS, box)
     return np.asarray(rgb)
+
+
+def held_out_split(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Indices of the pictures to train on, sorted, and of the held-out ones, in the same random order every time."""
+    order = np.random.default_rng(0).permutation(count)
+    return np.sort(order[HELD_OUT:]), order[:HELD_OUT]
+
+
+def to_tensor(rgb_u8: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """(n, height, width, 3) uint8 to (n, 3, height, width) float32 in [-1, 1]."""
+    return torch.from_numpy(np.array(rgb_u8)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def _read_parquets(paths: list[Path]) -> Iterator[Picture]:

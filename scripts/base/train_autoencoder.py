@@ -2,7 +2,7 @@
 
     python scripts/base/train_autoencoder.py --pictures FOLDER --out build/base --minutes 60
 
-Resumes from `OUT/autoencoder.safetensors` and its optimizer state; a fixed seed gives the same crops in the same
+Resumes from `OUT/autoencoder.state.pt`; a fixed seed gives the same crops in the same
 order. The loss is L1 on pixels and on their gradients (sharp edges matter to a face embedder), plus a small KL term;
 the decoder also sees slightly noised latents, since a diffusion model's latents are never exact.
 """
@@ -10,21 +10,20 @@ the decoder also sees slightly noised latents, since a diffusion model's latents
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
+import checkpoint
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pictures import framed, read_pictures
+from pictures import framed, held_out_split, read_pictures, to_tensor
 from safetensors.torch import load_file, save_file
 
 CHANNELS = (16, 24, 48, 96)
 LATENT_CHANNELS = 24
 CROP_PX = 64
 BATCH = 8
-HELD_OUT = 500
 PEAK_LR = 1.5e-3
 KL_WEIGHT = 2e-5
 LATENT_NOISE = 0.1
@@ -68,7 +67,7 @@ def crops(pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         y, x = rng.integers(128 - CROP_PX + 1, size=2)
         crop = pixels[index, y : y + CROP_PX, x : x + CROP_PX]
         out[row] = crop[:, ::-1] if rng.random() < 0.5 else crop
-    return torch.from_numpy(out).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return to_tensor(out)
 
 
 def gradient_l1(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -89,7 +88,7 @@ def loss_of(model, x: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def psnr(model, pixels: np.ndarray) -> float:
     """PSNR in dB of whole held-out pictures through the mean latent."""
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    x = to_tensor(pixels)
     restored = torch.cat(
         [model.decode(model.encode(part).latent_dist.mode()).sample.clamp(-1, 1) for part in x.split(16)]
     )
@@ -118,20 +117,14 @@ def main() -> None:
 
     torch.manual_seed(0)
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
-    order = np.random.default_rng(0).permutation(len(pixels))
-    held_out, train = order[:HELD_OUT], np.sort(order[HELD_OUT:])
+    train, held_out = held_out_split(len(pixels))
     train_pixels, check_pixels = pixels[train], pixels[np.sort(held_out[:64])]
     model = build_autoencoder()
     average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-3)
-    step, spent_s = 0, 0.0
+    parts = {"model": model, "average": average, "optimizer": optimizer}
     state = args.out / "autoencoder.state.pt"
-    if state.exists():
-        saved = torch.load(state, weights_only=True)
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, spent_s = saved["step"], saved["spent_s"]
+    step, spent_s = checkpoint.resume(state, parts)
 
     started, saved_at = time.monotonic() - spent_s, time.monotonic()
     while True:
@@ -148,17 +141,7 @@ def main() -> None:
         done = spent_s > 60 * args.minutes
         if done or time.monotonic() - saved_at > 150:
             saved_at = time.monotonic()
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": step,
-                    "spent_s": spent_s,
-                },
-                state.with_suffix(".part"),
-            )
-            state.with_suffix(".part").replace(state)
+            checkpoint.save(state, parts, step, spent_s)
             save_file(average.module.state_dict(), args.out / "autoencoder.safetensors")
             line = {
                 "step": step,
@@ -166,9 +149,7 @@ def main() -> None:
                 "loss": round(loss.item(), 4),
                 "psnr": round(psnr(average.module, check_pixels), 2),
             }
-            with (args.out / "autoencoder.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            print(line, flush=True)
+            checkpoint.log(args.out / "autoencoder.jsonl", line)
         if done:
             return
 

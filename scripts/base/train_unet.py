@@ -9,15 +9,17 @@ order. v-prediction (arXiv 2202.00512, section 4) with min-SNR weights (arXiv 23
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import shutil
 import time
 from pathlib import Path
 
+import checkpoint
 import numpy as np
 import torch
 from captions import attribute_words, caption, vocabulary
-from pictures import read_pictures
+from pictures import held_out_split, read_pictures, to_tensor
 from train_autoencoder import load_autoencoder, load_pixels, running_average
 
 BATCH = 32
@@ -32,7 +34,6 @@ SCHEDULE = {
     "prediction_type": "v_prediction",
 }
 MIN_SNR_GAMMA = 5.0
-HELD_OUT = 500
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -121,8 +122,7 @@ def latents_of(pixels: np.ndarray, out: Path) -> tuple[np.ndarray, float]:
         model = load_autoencoder(out)
         rows = []
         for start in range(0, len(pixels), 64):
-            x = torch.from_numpy(np.ascontiguousarray(pixels[start : start + 64])).permute(0, 3, 1, 2).float()
-            x = x / 127.5 - 1
+            x = to_tensor(pixels[start : start + 64])
             both = [model.encode(v).latent_dist.mode() for v in (x, x.flip(3))]
             rows.append(torch.stack(both, 1).half().numpy())
         np.save(cache, np.concatenate(rows))
@@ -154,20 +154,16 @@ def main() -> None:
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
     words = load_words(args.pictures, pixels, args.out / "words.json")
     latents, scale = latents_of(pixels, args.out)
-    train = np.sort(np.random.default_rng(0).permutation(len(pixels))[HELD_OUT:])
+    train, _ = held_out_split(len(pixels))
     write_tokenizer(args.out / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     model = torch.nn.ModuleDict({"unet": build_unet(latents.shape[2]), "text": build_text_encoder(len(tokenizer))})
     average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=0.01)
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
-    step, spent_s = 0, 0.0
+    parts = {"model": model, "average": average, "optimizer": optimizer}
     state = args.out / "unet.state.pt"
-    if state.exists():
-        saved = torch.load(state, weights_only=True)
-        for part, key in ((model, "model"), (average, "average"), (optimizer, "optimizer")):
-            part.load_state_dict(saved[key])
-        step, spent_s = saved["step"], saved["spent_s"]
+    step, spent_s = checkpoint.resume(state, parts)
 
     started, saved_at, losses = time.monotonic() - spent_s, time.monotonic(), []
     while True:
@@ -187,21 +183,9 @@ def main() -> None:
         done = spent_s > 60 * args.minutes
         if done or time.monotonic() - saved_at > 180:
             saved_at = time.monotonic()
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": step,
-                    "spent_s": spent_s,
-                },
-                state.with_suffix(".part"),
-            )
-            state.with_suffix(".part").replace(state)
+            checkpoint.save(state, parts, step, spent_s)
             line = {"step": step, "spent_s": round(spent_s), "loss": round(float(np.mean(losses[-400:])), 4)}
-            with (args.out / "unet.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            print(line, flush=True)
+            checkpoint.log(args.out / "unet.jsonl", line)
             if args.publish:
                 publish(args.out, args.publish, average.module, scale)
         if done:
@@ -237,14 +221,12 @@ def publish(out: Path, folder: Path, averaged, scale: float) -> None:
 
     vae = load_autoencoder(out)
     vae.register_to_config(scaling_factor=scale)
-    unet, text = build_unet(vae.config.latent_channels), build_text_encoder(averaged["text"].config.vocab_size)
-    unet.load_state_dict(averaged["unet"].state_dict())
-    text.load_state_dict(averaged["text"].state_dict())
+    halved = copy.deepcopy(averaged).eval()  # the training goes on with the full-precision ones
     pipeline = StableDiffusionPipeline(
         vae=vae,
-        text_encoder=text,
+        text_encoder=halved["text"],
         tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
-        unet=unet,
+        unet=halved["unet"],
         scheduler=DPMSolverMultistepScheduler(**SCHEDULE, solver_order=2, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,

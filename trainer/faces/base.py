@@ -55,7 +55,6 @@ def get_embedder(engine: str, weights: Path) -> Embedder:
         from trainer.faces.dlib import DlibEmbedder
 
         return DlibEmbedder(weights)
-
     raise UsageError(f"no face engine called {engine!r}", f"use one of: {', '.join(ENGINES)}")
 
 

@@ -23,7 +23,7 @@ EYE_A, EYE_B, NOSE, MOUTH_A, MOUTH_B = slice(36, 42), slice(42, 48), 30, 48, 54
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """A quiet CPU session on two threads at most; results do not depend on the number of threads."""
+    """A quiet CPU session on one thread."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1

@@ -1,0 +1,35 @@
+"""Where a training stands: weights, their average, the optimizer, steps and time, saved whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Parts = dict[str, Any]
+
+
+def resume(state: Path, parts: Parts) -> tuple[int, float]:
+    """Load every part from `state` where there is one; the steps made and seconds spent so far."""
+    if not state.exists():
+        return 0, 0.0
+    saved = torch.load(state, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return saved["step"], saved["spent_s"]
+
+
+def save(state: Path, parts: Parts, step: int, spent_s: float) -> None:
+    """Write every part beside `state`, then put it in place."""
+    whole = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({**whole, "step": step, "spent_s": spent_s}, state.with_suffix(".part"))
+    state.with_suffix(".part").replace(state)
+
+
+def log(file: Path, line: dict[str, float]) -> None:
+    """Add one line to the learning curve and show it."""
+    with file.open("a") as curve:
+        curve.write(json.dumps(line) + "\n")
+    print(line, flush=True)
