@@ -129,6 +129,8 @@ class EvaluateSection(Section):
     """Classifier-free guidance scale."""
     batch_size: Annotated[int, Field(ge=1, le=64)] = 8
     """Pictures sampled at once."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Arithmetic of the sampling. fp32 scores the very pictures that the adapter makes in a plain pipeline."""
     false_accept_rate: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.001
     """False-accept rate at which the pass threshold is fitted on the strangers."""
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000

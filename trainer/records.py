@@ -46,7 +46,7 @@ class Attributes:
     colour: str
     pose: str
     light: str
-    brightness: str
+    brightness: str | None
     framing: str
     background: str
     expression: str | None = None

@@ -47,6 +47,9 @@ WEIGHTS: dict[str, Weight] = {
                "f10b0ba1d2a8a099adefede1ebf3733e44fe370715e7303dbeb7f59c02142258", "MIT"),
         Weight("fr_feature.onnx", "npm", "faceplugin-face-recognition-js", "0.0.1", "package/model/fr_feature.onnx",
                "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581", "MIT"),
+        Weight("fr_expression.onnx", "npm", "faceplugin-face-recognition-js", "0.0.1",
+               "package/model/fr_expression.onnx",
+               "88959314d9dc14d6c968cca31dc068e4350bf1944154e3bdd2eece5d0f318d05", "MIT"),
         Weight("dlib_face_recognition_resnet_model_v1.dat", "pip", "face-recognition-models", "0.3.0",
                "face_recognition_models-0.3.0/face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
                "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", "public domain"),
@@ -79,6 +82,17 @@ def verified(file: str, folder: Path) -> Path:
     return path
 
 
+def state_of(file: str, folder: Path) -> Literal["whole", "missing", "altered"]:
+    """What `verified` would say of the file."""
+    try:
+        verified(file, folder)
+    except MissingPartError:
+        return "missing"
+    except IntegrityError:
+        return "altered"
+    return "whole"
+
+
 def fetch(folder: Path, again: bool = False) -> list[str]:
     """Bring every missing (or, with `again`, every altered) file into `folder`; returns the files brought.
 
@@ -96,15 +110,9 @@ def fetch(folder: Path, again: bool = False) -> list[str]:
 
 
 def _is_wanted(weight: Weight, folder: Path, again: bool) -> bool:
-    try:
-        verified(weight.file, folder)
-    except MissingPartError:
-        return True
-    except IntegrityError:
-        if not again:
-            raise
-        return True
-    return False
+    if not again:
+        return not (folder / weight.file).is_file() or not verified(weight.file, folder)
+    return state_of(weight.file, folder) != "whole"
 
 
 def _download(registry: str, package: str, version: str, scratch: Path) -> Path:

@@ -6,6 +6,8 @@ import string
 
 import numpy as np
 
+from trainer.faces.attributes import VOCABULARY
+
 SEX_WORDS = {"male": "man", "female": "woman"}
 EXPRESSION_WORDS = {
     "happiness": "smiling",
@@ -14,28 +16,21 @@ EXPRESSION_WORDS = {
     "anger": "angry",
     "sadness": "sad",
 }
-GRAY_SPREAD = 6.0  # mean |channel - gray| in levels under which a picture counts as black and white
-
-
 def age_word(age: int) -> str:
     """young, middle-aged or old."""
     return "young" if age < 35 else "middle-aged" if age < 60 else "old"
 
 
-def attribute_words(facts: dict[str, str], pixels: np.ndarray) -> list[str]:
-    """What is known of one picture: class word first, then the attributes."""
+def known_words(facts: dict[str, str]) -> list[str]:
+    """What the source says of one picture: class word first, then age, group and any expression but a smile."""
     words = [SEX_WORDS.get(facts.get("sex", ""), "person")]
-    if facts.get("expression") in EXPRESSION_WORDS:
-        words.append(EXPRESSION_WORDS[facts["expression"]])
     words += [age_word(int(facts["age"]))] if "age" in facts else []
     words += [facts["group"]] if "group" in facts else []
-    gray = pixels.mean(axis=2, keepdims=True)
-    words.append("black and white" if np.abs(pixels - gray).mean() < GRAY_SPREAD else "color photo")
     return words
 
 
 def caption(words: list[str], rng: np.random.Generator) -> str:
-    """A caption with some attributes left out; empty in 10% of cases, for guidance.
+    """A caption with some attributes left out, none to all of them; empty in 10% of cases, for guidance.
 
     In 20% a made-up word stands before the class word, so that a word the base never saw starts out neutral.
     """
@@ -44,14 +39,15 @@ def caption(words: list[str], rng: np.random.Generator) -> str:
     who = words[0] if rng.random() < 0.85 else "person"
     if rng.random() < 0.2:
         who = "".join(rng.choice(list(string.ascii_lowercase), size=rng.integers(3, 6))) + " " + who
-    kept = [word for word in words[1:] if rng.random() < 0.8]
+    share = rng.random()
+    kept = [word for word in words[1:] if rng.random() < share]
     return ", ".join([f"photo of {who}", *kept])
 
 
 def vocabulary() -> list[str]:
     """Every word the grammar can say, plus words that users' prompts are made of."""
     said = "photo of a an the man woman person and with in on two people portrait picture " + " ".join(
-        [*EXPRESSION_WORDS.values(), "young middle-aged old white latino asian black and white color photo"]
+        [*EXPRESSION_WORDS.values(), *VOCABULARY, "young middle-aged old white latino asian"]
     )
     more = (
         "wearing hat glasses suit shirt red blue green dark bright light soft hard left right front looking facing "

@@ -18,11 +18,15 @@ from pathlib import Path
 import checkpoint
 import numpy as np
 import torch
-from captions import attribute_words, caption, vocabulary
+from captions import EXPRESSION_WORDS, caption, known_words, vocabulary
 from pictures import held_out_split, read_pictures, to_tensor
 from train_autoencoder import load_autoencoder, load_pixels, running_average
 
-BATCH = 32
+from trainer.faces.attributes import AttributeReader, mirrored
+from trainer.faces.onnx import OnnxDetector
+from trainer.weights import cache_folder
+
+BATCH = 64
 PEAK_LR = 6e-4
 WARMUP_STEPS = 300
 TEXT_TOKENS = 32
@@ -98,7 +102,7 @@ def build_unet(latent_channels: int):
         in_channels=latent_channels,
         out_channels=latent_channels,
         layers_per_block=1,
-        block_out_channels=(96, 160, 224),
+        block_out_channels=(96, 192, 256),
         norm_num_groups=16,
         attention_head_dim=4,
         cross_attention_dim=128,
@@ -111,7 +115,7 @@ def build_unet(latent_channels: int):
         elif isinstance(module, BasicTransformerBlock):
             torch.nn.init.zeros_(module.attn1.to_out[0].weight)
             torch.nn.init.zeros_(module.ff.net[2].weight)
-    return unet
+    return unet.to(memory_format=torch.channels_last)  # 1.1 times faster on CPUs
 
 
 @torch.no_grad()
@@ -131,8 +135,17 @@ def latents_of(pixels: np.ndarray, out: Path) -> tuple[np.ndarray, float]:
 
 
 def load_words(pictures: Path, pixels: np.ndarray, cache: Path) -> list[list[str]]:
+    """Each picture's class word and attributes: what its source says, then what is measured in it."""
     if not cache.exists():
-        words = [attribute_words(p.facts, pixels[i]) for i, p in enumerate(read_pictures(pictures))]
+        detector, reader = OnnxDetector(cache_folder()), AttributeReader(cache_folder())
+        words = []
+        for index, picture in enumerate(read_pictures(pictures)):
+            known = known_words(picture.facts)
+            expression = EXPRESSION_WORDS.get(picture.facts.get("expression", ""))
+            faces = detector.detect(pixels[index])
+            if faces:
+                known += reader.read(pixels[index], faces[0], expression).words()
+            words.append(known)
         cache.write_text(json.dumps(words))
     loaded: list[list[str]] = json.loads(cache.read_text())
     return loaded
@@ -192,13 +205,19 @@ def main() -> None:
             return
 
 
+def has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 natively; elsewhere bf16 is a hundred times slower than fp32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step):
     """Min-SNR weighted v-prediction loss of the batch that belongs to `step`."""
     rng = np.random.default_rng((2, step))
     rows = train[rng.integers(len(train), size=BATCH)]
-    z = torch.from_numpy(latents[rows, rng.integers(2, size=BATCH)].astype(np.float32)) * scale
+    flips = rng.integers(2, size=BATCH)
+    z = torch.from_numpy(latents[rows, flips].astype(np.float32)) * scale
     texts = tokenizer(
-        [caption(words[row], rng) for row in rows],
+        [caption(mirrored(words[row]) if flip else words[row], rng) for row, flip in zip(rows, flips, strict=True)],
         padding="max_length",
         max_length=TEXT_TOKENS,
         truncation=True,
@@ -208,8 +227,10 @@ def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step):
     noise = torch.randn(z.shape, generator=generator)
     t = torch.randint(1000, (BATCH,), generator=generator)
     signal, spread = alphas[t].sqrt().view(-1, 1, 1, 1), (1 - alphas[t]).sqrt().view(-1, 1, 1, 1)
-    predicted = model["unet"](signal * z + spread * noise, t, model["text"](texts).last_hidden_state).sample
-    per_picture = (predicted - (signal * noise - spread * z)).square().mean(dim=(1, 2, 3))
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16()):
+        noisy = (signal * z + spread * noise).contiguous(memory_format=torch.channels_last)
+        predicted = model["unet"](noisy, t, model["text"](texts).last_hidden_state).sample
+    per_picture = (predicted.float() - (signal * noise - spread * z)).square().mean(dim=(1, 2, 3))
     snr = alphas[t] / (1 - alphas[t])
     return (per_picture * snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1)).mean()
 
@@ -226,7 +247,7 @@ def publish(out: Path, folder: Path, averaged, scale: float) -> None:
         vae=vae,
         text_encoder=halved["text"],
         tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
-        unet=halved["unet"],
+        unet=halved["unet"].to(memory_format=torch.contiguous_format),
         scheduler=DPMSolverMultistepScheduler(**SCHEDULE, solver_order=2, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,

@@ -63,3 +63,17 @@ def crop_square(rgb_u8: RGB, left: float, top: float, side: float, size_px: int)
         source, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     ).astype(np.uint8)
     return crop
+
+
+# Where the embedded base's training pictures have a face, as fractions of the picture (means over 288 LFW pictures of
+# scripts/base/pictures.py's framing): centre of the five landmarks, distance of the eyes, and of eyes and mouth.
+CENTRE, EYES, EYES_TO_MOUTH = (0.505, 0.58), 0.274, 0.296
+
+
+def portrait_crop(rgb_u8: RGB, landmarks: Floats, size_px: int) -> RGB:
+    """The (size_px, size_px, 3) uint8 portrait framing of these (5, 2) landmarks; the head keeps its tilt."""
+    eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
+    drop = float(np.linalg.norm((landmarks[3] + landmarks[4] - landmarks[0] - landmarks[1]) / 2))
+    side = max(eyes / EYES, drop / EYES_TO_MOUTH)  # a turned head has close eyes, a bowed one a close mouth
+    x, y = (float(v) for v in landmarks.mean(0))
+    return crop_square(rgb_u8, x - CENTRE[0] * side, y - CENTRE[1] * side, side, size_px)

@@ -1,0 +1,56 @@
+"""Adapter files: safetensors and their metadata, read and written in one place.
+
+The header is written with sorted keys, so equal weights and metadata give equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from trainer.errors import IntegrityError
+
+Tensors = dict[str, torch.Tensor]
+
+
+def write_adapter(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+    """Write tensors and metadata, whole or not at all; parents exist already."""
+    data = save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, metadata)
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    if "__metadata__" in header:  # the library writes it in a random order
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as handle:
+        handle.write(struct.pack("<Q", len(text)) + text + data[8 + length :])
+        handle.flush()
+        os.fsync(handle.fileno())
+    part.replace(path)
+
+
+def read_adapter(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Every tensor and the metadata. Raises IntegrityError for a file that is not whole safetensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(f"{path} is not a readable adapter: {error}") from None
+
+
+def tensors_sha256(tensors: Tensors) -> str:
+    """SHA-256, hex, over names, shapes, types and values, whatever the file around them says."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Which diffusion model is tuned: one file a family, all behind `base.Base`."""

@@ -1,0 +1,279 @@
+"""Commands: parse, call, render, exit codes. Heavy imports happen in the stage that needs them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from trainer.console import Console
+from trainer.errors import Interrupted, TrainerError, UsageError
+
+app = typer.Typer(
+    name="trainer",
+    help="Photos of a person to a LoRA adapter that proves its likeness.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipe_app = typer.Typer(help="Recipes: list, show, check.", no_args_is_help=True)
+weights_app = typer.Typer(help="Pinned face model files: list, get.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+app.add_typer(weights_app, name="weights")
+
+SubjectName = Annotated[str, typer.Argument(help="Plain name of the person, such as alice.")]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="Recipe name or .yaml file.")]
+PhotosFolder = Annotated[Path | None, typer.Option("--photos", help="Folder of photos; else subjects/NAME/photos.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one value: section.key=value.")]
+RunsFolder = Annotated[Path, typer.Option("--out", help="Where runs are kept.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Do finished stages again.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.")]
+DEFAULT_RECIPE = "portrait-tiny"
+
+
+@app.command()
+def train(
+    subject: SubjectName,
+    recipe: RecipeName = None,
+    photos: PhotosFolder = None,
+    overrides: Overrides = None,
+    out: RunsFolder = Path("runs"),
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Photos to a scored adapter: prepare, fit, evaluate, export. Finished stages are skipped, stopped ones resume."""
+    _stages("train", "4_export", subject, recipe, photos, overrides, out, fresh, json)
+
+
+@app.command()
+def prepare(
+    subject: SubjectName,
+    recipe: RecipeName = None,
+    photos: PhotosFolder = None,
+    overrides: Overrides = None,
+    out: RunsFolder = Path("runs"),
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Check the photos, seal some, frame and caption the rest."""
+    _stages("prepare", "1_prepare", subject, recipe, photos, overrides, out, fresh, json)
+
+
+@app.command()
+def fit(
+    subject: SubjectName,
+    recipe: RecipeName = None,
+    photos: PhotosFolder = None,
+    overrides: Overrides = None,
+    out: RunsFolder = Path("runs"),
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Train the adapter, after prepare where that is not done."""
+    _stages("fit", "2_fit", subject, recipe, photos, overrides, out, fresh, json)
+
+
+@app.command()
+def evaluate(
+    subject: SubjectName,
+    recipe: RecipeName = None,
+    photos: PhotosFolder = None,
+    overrides: Overrides = None,
+    out: RunsFolder = Path("runs"),
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Score the checkpoints on the sealed photos, after the stages before it."""
+    _stages("evaluate", "3_evaluate", subject, recipe, photos, overrides, out, fresh, json)
+
+
+@app.command()
+def export(
+    subject: SubjectName,
+    recipe: RecipeName = None,
+    photos: PhotosFolder = None,
+    overrides: Overrides = None,
+    out: RunsFolder = Path("runs"),
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Write the chosen checkpoint as adapter files, after the stages before it."""
+    _stages("export", "4_export", subject, recipe, photos, overrides, out, fresh, json)
+
+
+@app.command()
+def forget(
+    subject: SubjectName,
+    out: RunsFolder = Path("runs"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete every photo, embedding, cache and adapter of a person that Likeness keeps."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.subject import check_name
+        from trainer.subject import forget as forget_subject
+
+        check_name(subject)
+        if not yes and (json or not typer.confirm(f"Delete subjects/{subject} and {out / subject}?")):
+            raise UsageError("nothing was deleted", "pass --yes to delete without being asked")
+        gone = [str(path) for path in forget_subject(subject, Path.cwd(), out)]
+        console.result("deleted: " + (", ".join(gone) or "nothing, there was none"))
+        return {"deleted": gone}
+
+    _run("forget", json, work)
+
+
+@recipe_app.command("list")
+def recipe_list(json: Json = False) -> None:
+    """The shipped recipes."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.recipe import recipe_files
+
+        found = {name: str(path) for name, path in recipe_files().items()}
+        for name, path in found.items():
+            console.result(f"{name}\t{path}")
+        return {"recipes": found}
+
+    _run("recipe list", json, work)
+
+
+@recipe_app.command("show")
+def recipe_show(
+    name: Annotated[str, typer.Argument(help="Recipe name or .yaml file.")] = DEFAULT_RECIPE,
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Every value of a recipe, where it came from, and what it does."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.recipe import described, flat_values, load_recipe
+
+        layered = load_recipe(name, overrides or [])
+        values, words = flat_values(layered.recipe), dict(described())
+        rows = [
+            (key, str(value), layered.sources.get(key, "default"), words.get(key, "")) for key, value in values.items()
+        ]
+        console.table(str(layered.file), rows, ("key", "value", "from", "what it does"))
+        keys = [{"key": key, "value": values[key], "from": source, "doc": doc} for key, _, source, doc in rows]
+        return {"file": str(layered.file), "sha256": layered.recipe.sha256(), "values": keys}
+
+    _run("recipe show", json, work)
+
+
+@recipe_app.command("check")
+def recipe_check(
+    name: Annotated[str, typer.Argument(help="Recipe name or .yaml file.")],
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Say whether a recipe can be used, with every problem at once."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.recipe import load_recipe
+
+        layered = load_recipe(name, overrides or [])
+        console.result(f"{layered.file}: good, {layered.recipe.sha256()[:12]}")
+        return {"file": str(layered.file), "sha256": layered.recipe.sha256()}
+
+    _run("recipe check", json, work)
+
+
+@weights_app.command("list")
+def weights_list(json: Json = False) -> None:
+    """The pinned face model files and whether they are here and whole."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.weights import WEIGHTS, cache_folder, state_of
+
+        rows = [
+            {"file": w.file, "state": state_of(w.file, cache_folder()), "licence": w.licence, "sha256": w.sha256}
+            for w in WEIGHTS.values()
+        ]
+        table = [(row["file"], row["state"], row["licence"], row["sha256"][:12]) for row in rows]
+        console.table(str(cache_folder()), table, ("file", "state", "licence", "sha256"))
+        return {"folder": str(cache_folder()), "files": rows}
+
+    _run("weights list", json, work)
+
+
+@weights_app.command("get")
+def weights_get(
+    again: Annotated[bool, typer.Option("--again", help="Also replace altered files.")] = False, json: Json = False
+) -> None:
+    """Bring the missing files into the user cache and verify them."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.weights import cache_folder, fetch
+
+        console.say("bringing face model files (about 140 MB, once)")
+        brought = fetch(cache_folder(), again)
+        console.result(f"{len(brought)} brought into {cache_folder()}; all are whole")
+        return {"folder": str(cache_folder()), "brought": brought}
+
+    _run("weights get", json, work)
+
+
+def main() -> None:
+    """The `trainer` command."""
+    signal.signal(signal.SIGTERM, _stop)
+    app()
+
+
+def _stages(
+    command: str,
+    until: str,
+    subject: str,
+    recipe: str | None,
+    photos: Path | None,
+    overrides: list[str] | None,
+    out: Path,
+    fresh: bool,
+    json: bool,
+) -> None:
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.pipeline import Pipeline, check_gate
+        from trainer.recipe import load_recipe
+        from trainer.subject import find_subject
+        from trainer.summary import show
+
+        layered = load_recipe(recipe or DEFAULT_RECIPE, overrides or [])
+        found = find_subject(subject, Path.cwd(), photos)
+        summary = Pipeline(found, layered, out, console, fresh).run(until)
+        show(summary, console)
+        if until == "4_export":
+            check_gate(summary["stages"]["3_evaluate"]["of_ceiling"], layered.recipe.evaluate.gate)
+        return summary
+
+    _run(command, json, work)
+
+
+def _run(command: str, json: bool, work: Callable[[Console], dict[str, Any]]) -> None:
+    """Call the work and leave with its exit code; with --json say everything in one envelope."""
+    console = Console(json_only=json)
+    error: TrainerError | None = None
+    result: dict[str, Any] | None = None
+    try:
+        result = work(console)
+    except TrainerError as problem:
+        error = problem
+    except KeyboardInterrupt:
+        error = Interrupted("stopped; every finished step is kept", "run the same command again: it resumes")
+    if error:
+        console.error(error)
+    console.envelope(command, result, error)
+    raise typer.Exit(error.exit_status if error else 0)
+
+
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    """A polite kill ends like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Ceiling, floors, threshold and interval: what turns a cosine into a statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from trainer.records import Floats
+
+STRANGERS = Path(__file__).resolve().parent / "strangers.safetensors"
+
+
+def strangers(engine: str) -> Floats:
+    """(n, d) unit vectors of people who do not exist, by the embedder of that engine."""
+    table: Floats = load_file(STRANGERS)[engine].astype(np.float32)
+    unit: Floats = table / np.linalg.norm(table, axis=1, keepdims=True)
+    return unit
+
+
+def real_ceiling(
+    cosines: Floats, names: Sequence[str], others: Sequence[str], groups: Sequence[Sequence[str]]
+) -> float:
+    """Mean of (len(names), len(others)) cosines between different shots, never within a group of near-duplicates."""
+    group_of = {name: index for index, group in enumerate(groups) for name in group}
+    kept = np.array([[group_of[a] != group_of[b] for b in others] for a in names])
+    return float(cosines[kept].mean())
+
+
+def of_ceiling(mean: float, floor: float, ceiling: float) -> float | None:
+    """(mean - floor) / (ceiling - floor); None where the ceiling is no higher than the floor."""
+    return (mean - floor) / (ceiling - floor) if ceiling - floor > 1e-6 else None
+
+
+def threshold_at(cosines: Floats, false_accept_rate: float) -> float:
+    """The score that this share of strangers reaches: the quantile of their (n,) mean cosines to the sealed photos."""
+    return float(np.quantile(cosines, 1 - false_accept_rate))
+
+
+def bootstrap_interval(cosines: Floats, rounds: int, seed: int = 0) -> tuple[float, float]:
+    """95% percentile interval of the mean of (prompts, seeds, photos) cosines, resampling all three axes.
+
+    Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.empty(rounds)
+    for index in range(rounds):
+        rows, columns, photos = (rng.integers(n, size=n) for n in cosines.shape)
+        means[index] = cosines[np.ix_(rows, columns, photos)].mean()
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,74 @@
+"""The fixed prompts. What a base can be asked decides the set; seeds are numbered, never drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainer.errors import UsageError
+from trainer.records import Prompt
+
+# Each row: group, what is added to "photo of <who>", the attribute words that the picture must then show.
+_ATTRIBUTES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("neutral", "", ()),
+    ("neutral", "facing front, even light", ("facing front", "even light")),
+    ("expression", "smiling", ("smiling",)),
+    ("expression", "neutral expression", ("neutral expression",)),
+    ("pose", "turned left", ("turned left",)),
+    ("pose", "turned right", ("turned right",)),
+    ("light", "light from the left", ("light from the left",)),
+    ("light", "light from the right", ("light from the right",)),
+    ("light", "bright", ("bright",)),
+    ("setting", "plain background", ("plain background",)),
+    ("setting", "busy background", ("busy background",)),
+    ("style", "black and white", ("black and white",)),
+    ("style", "color photo", ("color photo",)),
+)
+_SCENES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("neutral", "", ()),
+    ("neutral", "looking at the camera, plain gray background", ("facing front", "plain background")),
+    ("expression", "smiling", ("smiling",)),
+    ("expression", "serious", ("neutral expression",)),
+    ("light", "soft window light from the left", ("light from the left",)),
+    ("light", "at night under a street lamp", ()),
+    ("wardrobe", "wearing a dark suit and a white shirt", ()),
+    ("wardrobe", "wearing a yellow raincoat", ()),
+    ("setting", "in a library", ("busy background",)),
+    ("setting", "on a beach at noon", ()),
+    ("style", "black and white film photograph", ("black and white",)),
+    ("style", "oil painting", ()),
+)
+_SETS = {"attributes": _ATTRIBUTES, "scenes": _SCENES}
+# Ways to say the first prompt; a likeness should not hang on one of them.
+_PARAPHRASES = ("a photo of {who}", "portrait of {who}", "{who}, photo", "picture of {who}")
+
+
+def report_prompts(prompt_set: str, who: str) -> list[Prompt]:
+    """Every prompt of the set, for `who` ("ohwx person"). Raises UsageError for an unknown set."""
+    if prompt_set not in _SETS:
+        raise UsageError(f"no prompt set called {prompt_set!r}", f"use one of: {', '.join(_SETS)}")
+    return [Prompt(_text(who, extra), group, expects) for group, extra, expects in _SETS[prompt_set]]
+
+
+def select_prompts(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` prompts without style, spread evenly over the others."""
+    plain = [prompt for prompt in prompts if prompt.group != "style"]
+    count = min(count, len(plain))
+    return [plain[index * len(plain) // count] for index in range(count)]
+
+
+def leak_prompts(prompt_set: str, class_word: str) -> list[Prompt]:
+    """The same without the trigger: these should stay strangers."""
+    return [
+        Prompt(prompt.text, "leak", prompt.expects)
+        for prompt in report_prompts(prompt_set, class_word)
+        if prompt.group in ("neutral", "expression", "setting")
+    ]
+
+
+def paraphrases(who: str) -> list[Prompt]:
+    """Other words for the plain prompt."""
+    return [Prompt(text.format(who=who), "paraphrase") for text in _PARAPHRASES]
+
+
+def _text(who: str, extra: str) -> str:
+    return f"photo of {who}, {extra}" if extra else f"photo of {who}"

@@ -1,0 +1,25 @@
+"""Which checkpoint to export, by the gate on the select photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One checkpoint's numbers; `identity` and `copying` are the gate's, `prompt` is 0 to 1."""
+
+    step: int
+    identity: float
+    prompt: float
+    copying: float
+
+
+def choose(candidates: Sequence[Candidate], copying_limit: float) -> Candidate:
+    """The highest identity x prompt among those below the copying limit; among all where none is below it.
+
+    Ties go to the earlier checkpoint: less training copies less.
+    """
+    honest = [candidate for candidate in candidates if candidate.copying <= copying_limit]
+    return max(honest or candidates, key=lambda c: (max(0.0, c.identity) * c.prompt, -c.step))

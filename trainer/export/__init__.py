@@ -1,0 +1,1 @@
+"""The adapter as files that load elsewhere, proven by loading them."""

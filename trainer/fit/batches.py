@@ -1,0 +1,56 @@
+"""Which samples, noise and noise levels belong to a step: a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from trainer.fit.cache import Cache
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's input; the first axis is the sample."""
+
+    latents: Tensor
+    text: Tensor
+    weight: Tensor
+    noise: Tensor
+    timesteps: Tensor
+
+
+def batch_of(cache: Cache, step: int, size: int, seed: int, levels: int, caption_dropout: float) -> Batch:
+    """The batch of `step`: epochs are shuffled whole, so every sample is seen equally often; no state is kept."""
+    rng = np.random.default_rng((seed, step))
+    rows = torch.from_numpy(_shuffled_rows(len(cache.latents), step, size, seed))
+    views = torch.from_numpy(rng.integers(cache.latents.shape[1], size=size))
+    text = cache.text[rows, views].clone()
+    text[torch.from_numpy(rng.random(size) < caption_dropout)] = cache.empty
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    latents = cache.latents[rows, views]
+    return Batch(
+        latents=latents,
+        text=text,
+        weight=cache.weight[rows, views],
+        noise=torch.randn(latents.shape, generator=generator),
+        timesteps=_stratified(size, levels, rng),
+    )
+
+
+def _shuffled_rows(count: int, step: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    positions = np.arange(step * size, (step + 1) * size)
+    epochs = {int(e): np.random.default_rng((seed, 1, int(e))).permutation(count) for e in set(positions // count)}
+    return np.array([epochs[int(p // count)][p % count] for p in positions], np.int64)
+
+
+def _stratified(size: int, levels: int, rng: np.random.Generator) -> Tensor:
+    """(size,) noise levels, one in each of `size` equal bands: less variance than independent draws.
+
+    Kingma et al., arXiv 2107.00630, appendix I.1.
+    """
+    bands = (np.arange(size) + rng.random()) / size
+    return torch.from_numpy(rng.permutation(np.minimum((bands * levels).astype(np.int64), levels - 1)))

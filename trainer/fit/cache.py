@@ -1,0 +1,75 @@
+"""Everything the frozen parts say about the samples, computed once before the first step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from trainer.bases.base import Base
+from trainer.faces.attributes import mirrored
+from trainer.records import Sample
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """What training reads; rows of a sample and, where mirroring is on, of its mirror image.
+
+    Attributes:
+        latents: (n, views, channels, height, width) float32.
+        text: (n, views, tokens, width) float32.
+        empty: (tokens, width) float32, the embedding of the empty caption.
+        weight: (n, views, 1, height, width) float32 loss weights, mean 1 over each picture.
+    """
+
+    latents: Tensor
+    text: Tensor
+    empty: Tensor
+    weight: Tensor
+
+
+def read_samples(folder: Path) -> list[Sample]:
+    """The samples of a prepared imagefolder, in the order of metadata.jsonl."""
+    lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [Sample(folder / row["file_name"], row["text"], tuple(row["face_box"])) for row in rows]
+
+
+def build_cache(
+    samples: Sequence[Sample], base: Base, mirror: bool, face_weight: float, on_sample: Callable[[], None]
+) -> Cache:
+    """Encode every sample, and its mirror image with a mirrored caption where `mirror` is on."""
+    latents, texts, weights = [], [], []
+    for sample in samples:
+        rgb_u8 = np.asarray(Image.open(sample.path).convert("RGB"))
+        views = [rgb_u8, rgb_u8[:, ::-1]] if mirror else [rgb_u8]
+        captions = [sample.caption, mirrored_caption(sample.caption)][: len(views)]
+        encoded = base.encode_images(views)
+        weight = face_weights(sample.face_box, encoded.shape[-2], encoded.shape[-1], face_weight)
+        latents.append(encoded)
+        texts.append(base.encode_texts(captions))
+        weights.append(torch.stack([weight, weight.flip(-1)][: len(views)]))
+        on_sample()
+    return Cache(torch.stack(latents), torch.stack(texts), base.encode_texts([""])[0], torch.stack(weights))
+
+
+def mirrored_caption(caption: str) -> str:
+    """The caption with left and right exchanged."""
+    return ", ".join(mirrored(caption.split(", ")))
+
+
+def face_weights(box: Sequence[float], height: int, width: int, face_weight: float) -> Tensor:
+    """(1, height, width) loss weights: `face_weight` inside the box (fractions), 1 outside, scaled to mean 1."""
+    left, top, right, bottom = box
+    rows = (torch.arange(height) + 0.5) / height
+    columns = (torch.arange(width) + 0.5) / width
+    inside = ((rows >= top) & (rows <= bottom))[:, None] & ((columns >= left) & (columns <= right))[None]
+    weight = torch.where(inside, face_weight, 1.0)
+    return (weight / weight.mean())[None]

@@ -1,0 +1,118 @@
+"""Open a user's picture safely: bounded before decoding, upright, in sRGB."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from trainer.records import RGB
+
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "TIFF", "BMP", "MPO")
+MAX_BYTES = 256 * 2**20
+MIN_SIDE_PX = 64
+WORKING_SIDE_PX = 2048  # longer sides are shrunk to this: a face fills far fewer pixels of any base
+
+
+class UnusablePicture(Exception):
+    """Raise this for a file that cannot be used; it becomes one line of rejected.jsonl."""
+
+    def __init__(self, code: str, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason, self.hint = code, reason, hint
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        rgb_u8: (height, width, 3) uint8, upright, sRGB, longest side at most 2048 px.
+        second: capture time in whole seconds since the epoch, as the camera's clock had it; None where EXIF has none.
+    """
+
+    rgb_u8: RGB
+    second: int | None
+
+
+def open_picture(path: Path, max_pixels: int) -> Picture:
+    """Decode one file; it is never written to.
+
+    Raises UnusablePicture with code `not-a-picture`, `truncated`, `too-large` or `too-small`.
+    """
+    _register_heif()
+    if path.stat().st_size > MAX_BYTES:
+        raise UnusablePicture("too-large", f"file of {path.stat().st_size / 2**20:.0f} MiB", "export a smaller copy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                return _decoded(image, max_pixels)
+        except UnidentifiedImageError:
+            raise UnusablePicture(
+                "not-a-picture", "the content is no picture of a known format", "export it as JPEG or PNG"
+            ) from None
+        except Image.DecompressionBombError:
+            raise UnusablePicture("too-large", f"more than {max_pixels} pixels", "export a smaller copy") from None
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise UnusablePicture("truncated", f"cannot be decoded: {error}", "copy it from the camera again") from None
+
+
+def _decoded(image: Image.Image, max_pixels: int) -> Picture:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UnusablePicture("too-large", f"{width} x {height} pixels, at most {max_pixels}", "export a smaller copy")
+    if min(width, height) < MIN_SIDE_PX:
+        raise UnusablePicture("too-small", f"{width} x {height} pixels", f"at least {MIN_SIDE_PX} px a side is needed")
+    second = _capture_second(image)
+    image.draft("RGB", (WORKING_SIDE_PX, WORKING_SIDE_PX))
+    upright = ImageOps.exif_transpose(image)
+    upright.thumbnail((WORKING_SIDE_PX, WORKING_SIDE_PX), Image.Resampling.LANCZOS)
+    return Picture(np.asarray(_on_white(_to_srgb(upright))), second)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Through the embedded colour profile where there is a readable one."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "CMYK", "L"):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    return converted or image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """RGB; transparent parts become white and 16-bit grays are scaled, not clipped."""
+    if image.mode.startswith("I") or image.mode == "F":
+        levels = np.asarray(image, np.float64)
+        return Image.fromarray((255 * levels / max(levels.max(), 1.0)).astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _capture_second(image: Image.Image) -> int | None:
+    tags = image.getexif()
+    text = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or tags.get(ExifTags.Base.DateTime)
+    try:
+        return int(datetime.strptime(str(text), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
+
+
+@cache
+def _register_heif() -> None:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()

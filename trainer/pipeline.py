@@ -1,0 +1,293 @@
+"""The stages in order: what each depends on, what is skipped, what is resumed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.console import Console
+from trainer.errors import GateMissed, IntegrityError, PhotosError
+from trainer.recipe import Layered, Recipe
+from trainer.run import Run, Stage, exclusive, fingerprint_of, open_run, saying_disk_full, sha256_of
+from trainer.subject import Subject
+from trainer.weights import WEIGHTS, cache_folder, fetch
+
+if TYPE_CHECKING:
+    from trainer.bases.base import Base
+
+PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
+PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFacts:
+    """Name, folder, hash and picture size of the base."""
+
+    name: str
+    folder: str
+    sha256: str
+    size_px: int
+
+
+@dataclass
+class Pipeline:
+    """One subject, one recipe, one run folder. Heavy libraries are imported by the stage that needs them."""
+
+    subject: Subject
+    layered: Layered
+    runs: Path
+    console: Console
+    fresh: bool = False
+    reused: list[str] = field(default_factory=list)
+    photo_hashes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The checked recipe."""
+        return self.layered.recipe
+
+    def run(self, until: str = EXPORT) -> dict[str, Any]:
+        """Run every stage up to `until`, skipping what is there; returns the summary.
+
+        Raises GateMissed after the export when the likeness is below `evaluate.gate`; everything is written then too.
+        """
+        files = self.subject.files()
+        folder = self.runs / self.subject.name
+        with exclusive(folder):
+            started = time.monotonic()
+            self._bring_weights()
+            self.photo_hashes = {path.name: sha256_of(path) for path in files}
+            run = self._open(folder)
+            stages: dict[str, Stage] = {}
+            works = (self._prepare, self._fit, self._evaluate, self._export)
+            with saying_disk_full(folder):
+                for name, work in zip(STAGES, works, strict=True):
+                    stages[name] = work(run, files, stages)
+                    if name == until:
+                        break
+            run.event("done", seconds=round(time.monotonic() - started, 2))
+            return self._summary(run, stages, time.monotonic() - started)
+
+    @cached_property
+    def base(self) -> BaseFacts:
+        """What the fingerprints and the scorecard need of the base; the model itself is loaded where it works."""
+        base = self._load_base(self.recipe.fit.precision)
+        return BaseFacts(base.name, base.folder, base.sha256, base.size_px)
+
+    def _load_base(self, precision: str) -> Base:
+        from trainer.bases.base import get_base, resolve_precision
+
+        chosen = self.recipe.base
+        with self.console.progress(f"loading {chosen.name}", 1) as tick:
+            base = get_base(chosen.name, chosen.path, chosen.revision, resolve_precision(precision))
+            tick()
+        return base
+
+    def _bring_weights(self) -> None:
+        missing = [file for file in WEIGHTS if not (cache_folder() / file).is_file()]
+        if missing:
+            self.console.say(f"bringing {len(missing)} face model files (about 140 MB, once) into {cache_folder()}")
+        fetch(cache_folder())
+
+    def _open(self, folder: Path) -> Run:
+        lock = {
+            "schema": 1,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe_sha256": self.recipe.sha256(),
+            "photos": sorted(self.photo_hashes.values()),
+            "weights": {weight.file: weight.sha256 for weight in WEIGHTS.values()},
+            "base_sha256": self.base.sha256,
+            "versions": {name: importlib.metadata.version(name) for name in ("likeness-trainer", *PACKAGES)},
+            "consent": self.subject.consent(),
+        }
+        run = open_run(folder, self.recipe.name, lock)
+        if self.fresh:
+            for name in STAGES:  # finished stages stay until their successors are whole
+                shutil.rmtree(run.folder / f".{name}.part", ignore_errors=True)
+        run.event("opened", run=run.folder.name)
+        return run
+
+    def _stage(self, run: Run, name: str, inputs: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> Stage:
+        """Reuse the finished stage with these inputs, else do the work in its part folder and put it in place."""
+        fingerprint = fingerprint_of(stage=name, inputs=inputs)
+        done = None if self.fresh else run.finished(name, fingerprint)
+        if done:
+            self.reused.append(name)
+            run.event("reused", stage=name)
+            return done
+        part = run.part(name, fingerprint)
+        run.event("started", stage=name)
+        started = time.monotonic()
+        try:
+            facts = work(part)
+        except PhotosError:
+            shutil.rmtree(part)
+            run.event("refused", stage=name)
+            raise
+        seconds = time.monotonic() - started
+        run.event("finished", stage=name, seconds=round(seconds, 2), **facts)
+        return run.finish(name, fingerprint, seconds, facts)
+
+    def _prepare(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
+        from trainer.faces.attributes import AttributeReader
+        from trainer.faces.base import get_detector, get_embedder
+        from trainer.prepare import stage
+        from trainer.prepare.quality import Limits
+
+        p = self.recipe.prepare
+        inputs = {
+            "version": stage.VERSION,
+            "photos": self.photo_hashes,
+            "prepare": p.model_dump(mode="json"),
+            "gate": self.recipe.faces.gate,
+            "size_px": self.base.size_px,
+        }
+        settings = stage.Settings(
+            limits=Limits(p.min_face_px, p.min_sharpness, p.min_detection, p.second_face),
+            size_px=self.base.size_px,
+            **{name: getattr(p, name) for name in stage.Settings.__slots__ if name not in ("limits", "size_px")},
+        )
+
+        def work(part: Path) -> dict[str, Any]:
+            weights = cache_folder()
+            eyes = stage.Eyes(
+                get_detector(weights), get_embedder(self.recipe.faces.gate, weights), AttributeReader(weights)
+            )
+            return stage.prepare(files, settings, eyes, part, self.console)
+
+        return self._stage(run, PREPARE, inputs, work)
+
+    def _fit(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
+        from trainer.fit import stage
+
+        f = self.recipe.fit
+        inputs = {
+            "version": stage.VERSION,
+            "prepare": stages[PREPARE].fingerprint,
+            "fit": f.model_dump(mode="json"),
+            "base": self.base.sha256,
+        }
+        settings = stage.Settings(**{name: getattr(f, name) for name in stage.Settings.__slots__})
+
+        def work(part: Path) -> dict[str, Any]:
+            base = self._load_base(f.precision)
+            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console)
+
+        return self._stage(run, FIT, inputs, work)
+
+    def _evaluate(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
+        from trainer.evaluate import stage
+        from trainer.fit.checkpoint import find_checkpoints
+
+        inputs = {
+            "version": stage.VERSION,
+            "fit": stages[FIT].fingerprint,
+            "evaluate": self.recipe.evaluate.model_dump(mode="json", exclude={"gate"}),
+            "faces": self.recipe.faces.model_dump(mode="json"),
+        }
+
+        def work(part: Path) -> dict[str, Any]:
+            evaluator = self._evaluator(stages[PREPARE].folder, files[0].parent, part)
+            checkpoints = find_checkpoints(stages[FIT].folder)
+            if not checkpoints:
+                raise IntegrityError(f"{stages[FIT].folder} holds no checkpoint", "run again with --fresh")
+            return stage.evaluate(evaluator, checkpoints, self._card_head(), _cost(stages))
+
+        return self._stage(run, EVALUATE, inputs, work)
+
+    def _evaluator(self, prepared: Path, photos: Path, part: Path) -> Any:
+        from trainer.evaluate import stage
+        from trainer.evaluate.sample import Sampling
+        from trainer.faces.attributes import AttributeReader
+        from trainer.faces.base import get_detector, get_embedder
+        from trainer.prepare.stage import read_split
+
+        e, faces, weights = self.recipe.evaluate, self.recipe.faces, cache_folder()
+        settings = stage.Settings(
+            trigger=self.recipe.prepare.trigger,
+            class_word=self.recipe.prepare.class_word,
+            seeds=e.seeds,
+            select_prompts=e.select_prompts,
+            sampling=Sampling(e.sampling_steps, e.guidance, e.batch_size),
+            false_accept_rate=e.false_accept_rate,
+            bootstrap=e.bootstrap,
+            copying_limit=e.copying_limit,
+            judge_engine=faces.judge,
+            max_pixels=self.recipe.prepare.max_pixels,
+        )
+        eyes = stage.Eyes(
+            get_detector(weights),
+            get_embedder(faces.gate, weights),
+            get_embedder(faces.judge, weights),
+            AttributeReader(weights),
+        )
+        real = stage.Photos(photos, read_split(prepared))
+        return stage.Evaluator(self._load_base(e.precision), settings, eyes, real, part, self.console)
+
+    def _export(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
+        from trainer.export import stage
+        from trainer.fit.checkpoint import find_checkpoints
+
+        inputs = {
+            "version": stage.VERSION,
+            "evaluate": stages[EVALUATE].fingerprint,
+            "export": self.recipe.export.model_dump(mode="json"),
+        }
+        step = stages[EVALUATE].facts["chosen_step"]
+        prepare, chosen = self.recipe.prepare, self.recipe.export
+        settings = stage.Settings(
+            self.subject.name, prepare.trigger, prepare.class_word, self.recipe.fit.rank, chosen.dtype, chosen.kohya
+        )
+
+        def work(part: Path) -> dict[str, Any]:
+            checkpoint = next(c for c in find_checkpoints(stages[FIT].folder) if c.step == step)
+            base = self._load_base(self.recipe.evaluate.precision)
+            return stage.export(checkpoint, base, stages[EVALUATE].folder, settings, part)
+
+        return self._stage(run, EXPORT, inputs, work)
+
+    def _card_head(self) -> dict[str, Any]:
+        return {
+            "subject": self.subject.name,
+            "recipe": {"name": self.recipe.name, "sha256": self.recipe.sha256()},
+            "base": {"name": self.base.name, "sha256": self.base.sha256},
+        }
+
+    def _summary(self, run: Run, stages: dict[str, Stage], seconds: float) -> dict[str, Any]:
+        summary: dict[str, Any] = {
+            "run": str(run.folder),
+            "seconds": round(seconds, 2),
+            "reused": self.reused,
+            "stages": {name: {"seconds": stage.seconds, **stage.facts} for name, stage in stages.items()},
+        }
+        if EXPORT in stages:
+            summary["adapter"] = str(stages[EXPORT].folder / stages[EXPORT].facts["adapter"])
+            summary["base_folder"] = self.base.folder
+        if EVALUATE in stages:
+            summary["scorecard"] = str(stages[EVALUATE].folder / "scorecard.json")
+        return summary
+
+
+def check_gate(of_ceiling: float | None, gate: float) -> None:
+    """Raises GateMissed when a gate is set and the likeness is below it or cannot be measured."""
+    if gate > 0 and (of_ceiling is None or of_ceiling < gate):
+        raise GateMissed(
+            f"of_ceiling is {of_ceiling if of_ceiling is None else round(of_ceiling, 3)}, the recipe asks for {gate:g}",
+            "read report.html; more and more varied photos help most",
+        )
+
+
+def _cost(stages: dict[str, Stage]) -> dict[str, Any]:
+    fitted = stages[FIT].facts
+    return {
+        "fit_s": fitted["fit_s"],
+        "total_s": round(sum(stage.seconds for stage in stages.values()), 2),
+        "peak_bytes": fitted["peak_bytes"],
+        "images_seen": fitted["images_seen"],
+    }

@@ -1,0 +1,1 @@
+"""From photos to framed, captioned samples, with some photos sealed away first."""

@@ -1,0 +1,48 @@
+"""Photos that are nearly one photo: they must share a role, or the seal leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import imagehash
+from PIL import Image
+
+from trainer.faces.base import cosine_matrix
+from trainer.records import RGB, Photo
+
+PHASH_BITS = 6  # of 64: recompressed, resized or slightly cropped copies differ by no more
+
+
+def perceptual_hash(rgb_u8: RGB) -> str:
+    """64-bit DCT hash, hex."""
+    return str(imagehash.phash(Image.fromarray(rgb_u8)))
+
+
+def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[str, ...]]:
+    """Names of photos that belong together, each group sorted; every photo is in exactly one.
+
+    Two photos belong together when their bytes, their perceptual hash (within 6 bits) or their capture second are the
+    same, or when the gate finds them closer than `burst`.
+    """
+    alike = cosine_matrix([p.embedding for p in photos], [p.embedding for p in photos])
+    root = list(range(len(photos)))
+
+    def find(index: int) -> int:
+        while root[index] != index:
+            index = root[index]
+        return index
+
+    for i, j in combinations(range(len(photos)), 2):
+        if alike[i, j] >= burst or _same_shot(photos[i], photos[j]):
+            root[find(j)] = find(i)
+    groups: dict[int, list[str]] = {}
+    for index, photo in enumerate(photos):
+        groups.setdefault(find(index), []).append(photo.name)
+    return sorted(tuple(sorted(names)) for names in groups.values())
+
+
+def _same_shot(a: Photo, b: Photo) -> bool:
+    if a.sha256 == b.sha256 or (a.second is not None and a.second == b.second):
+        return True
+    return imagehash.hex_to_hash(a.phash) - imagehash.hex_to_hash(b.phash) <= PHASH_BITS

@@ -1,0 +1,179 @@
+"""prepare: check every photo once, seal, then frame and caption what is left to fit on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from trainer.console import Console
+from trainer.errors import PhotosError
+from trainer.faces.align import portrait_crop
+from trainer.faces.attributes import AttributeReader
+from trainer.faces.base import Detector, Embedder
+from trainer.pictures import UnusablePicture, open_picture
+from trainer.prepare.duplicates import near_duplicate_groups, perceptual_hash
+from trainer.prepare.identity import similarity_to_consensus
+from trainer.prepare.quality import Limits, check_sharpness, sharpness, single_face
+from trainer.prepare.seal import deal
+from trainer.records import RGB, Photo, Rejection, Split
+from trainer.run import sha256_of, write_json, write_text
+
+VERSION = 1  # part of the fingerprint: raise it when the stage's output changes
+SHEET_COLUMNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What prepare needs of the recipe, flat; meanings and units as in `trainer.recipe.PrepareSection`."""
+
+    limits: Limits
+    size_px: int
+    trigger: str
+    class_word: str
+    same_person: float
+    burst: float
+    select_share: float
+    report_share: float
+    min_photos: int
+    max_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """The face models at work."""
+
+    detector: Detector
+    gate: Embedder
+    attributes: AttributeReader
+
+
+def prepare(files: Sequence[Path], settings: Settings, eyes: Eyes, folder: Path, console: Console) -> dict[str, Any]:
+    """Write the imagefolder, split.json, rejected.jsonl and sheet.png into `folder`; returns the stage's facts.
+
+    Raises PhotosError when fewer than `min_photos` are usable; rejected.jsonl is written even then.
+    """
+    photos, rejected = check_photos(files, settings, eyes, console)
+    photos, strangers = same_person_only(photos, settings.same_person)
+    rejected = sorted(rejected + strangers, key=lambda rejection: rejection.file)
+    lines = "".join(json.dumps(asdict(rejection), ensure_ascii=False) + "\n" for rejection in rejected)
+    write_text(folder / "rejected.jsonl", lines)
+    if len(photos) < settings.min_photos:
+        raise PhotosError(
+            f"{len(photos)} of {len(files)} photos can be used, at least {settings.min_photos} are needed"
+            + "".join(f"\n  {r.file}: {r.reason} ({r.code})" for r in rejected[:20]),
+            "add more photos of the person alone, at least 12; " + (rejected[0].hint if rejected else ""),
+        )
+    groups = near_duplicate_groups(photos, settings.burst)
+    split = deal(groups, {p.name: p.sha256 for p in photos}, settings.select_share, settings.report_share)
+    write_json(folder / "split.json", asdict(split))
+    write_samples([p for p in photos if p.name in split.fit], settings, eyes, folder, console)
+    return facts(files, rejected, split)
+
+
+def check_photos(
+    files: Sequence[Path], settings: Settings, eyes: Eyes, console: Console
+) -> tuple[list[Photo], list[Rejection]]:
+    """The photos with one clear face, and the others with their reasons."""
+    photos, rejected = [], []
+    for path in console.track(files, "checking photos", len(files)):
+        try:
+            photos.append(_checked(path, settings, eyes))
+        except UnusablePicture as problem:
+            rejected.append(Rejection(path.name, problem.code, problem.reason, problem.hint))
+    return photos, rejected
+
+
+def same_person_only(photos: Sequence[Photo], same_person: float) -> tuple[list[Photo], list[Rejection]]:
+    """The photos near the folder's consensus, and a rejection for each of the others."""
+    if len(photos) < 3:
+        return list(photos), []
+    likeness = similarity_to_consensus([photo.embedding for photo in photos], same_person)
+    kept = [photo for photo, value in zip(photos, likeness, strict=True) if value >= same_person]
+    others = [
+        Rejection(
+            photo.name, "other-person", f"likeness {value:.2f} to the other photos, at least {same_person:g} is needed",
+            "remove it, or lower prepare.same_person if it is the same person",
+        )
+        for photo, value in zip(photos, likeness, strict=True)
+        if value < same_person
+    ]  # fmt: skip
+    return kept, others
+
+
+def write_samples(photos: Sequence[Photo], settings: Settings, eyes: Eyes, folder: Path, console: Console) -> None:
+    """images/NNNN.png, metadata.jsonl in the Hugging Face imagefolder layout, and the contact sheet."""
+    (folder / "images").mkdir(exist_ok=True)
+    lines, tiles = [], []
+    for index, photo in enumerate(console.track(photos, "framing and captioning", len(photos))):
+        rgb_u8 = open_picture(photo.path, settings.max_pixels).rgb_u8
+        crop = portrait_crop(rgb_u8, photo.face.landmarks, settings.size_px)
+        faces = eyes.detector.detect(crop)
+        words = eyes.attributes.read(crop, faces[0]).words() if faces else []
+        box = faces[0].box if faces else (0.2 * settings.size_px,) * 2 + (0.8 * settings.size_px,) * 2
+        name = f"images/{index:04d}.png"
+        Image.fromarray(crop).save(folder / name)
+        lines.append(
+            {
+                "file_name": name,
+                "text": ", ".join([f"photo of {settings.trigger} {settings.class_word}", *words]),
+                "face_box": [round(float(np.clip(v / settings.size_px, 0, 1)), 4) for v in box],
+            }
+        )
+        tiles.append(crop)
+    write_text(folder / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    contact_sheet(tiles).save(folder / "sheet.png")
+
+
+def contact_sheet(tiles: Sequence[RGB]) -> Image.Image:
+    """All samples in rows of eight."""
+    side = tiles[0].shape[0]
+    rows = -(-len(tiles) // SHEET_COLUMNS)
+    sheet = Image.new("RGB", (side * min(SHEET_COLUMNS, len(tiles)), side * rows), "white")
+    for index, tile in enumerate(tiles):
+        sheet.paste(Image.fromarray(tile), (side * (index % SHEET_COLUMNS), side * (index // SHEET_COLUMNS)))
+    return sheet
+
+
+def facts(files: Sequence[Path], rejected: Sequence[Rejection], split: Split) -> dict[str, Any]:
+    """Counts for the log and the summary; no file names."""
+    codes: dict[str, int] = {}
+    for rejection in rejected:
+        codes[rejection.code] = codes.get(rejection.code, 0) + 1
+    return {
+        "photos": len(files),
+        "rejected": codes,
+        "fit": len(split.fit),
+        "select": len(split.select),
+        "report": len(split.report),
+        "shots": len(split.groups),
+    }
+
+
+def read_split(folder: Path) -> Split:
+    """The split that `prepare` wrote."""
+    said = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+    groups = tuple(tuple(group) for group in said["groups"])
+    return Split(tuple(said["fit"]), tuple(said["select"]), tuple(said["report"]), groups)
+
+
+def _checked(path: Path, settings: Settings, eyes: Eyes) -> Photo:
+    picture = open_picture(path, settings.max_pixels)
+    face = single_face(eyes.detector.detect(picture.rgb_u8), settings.limits)
+    clear = sharpness(picture.rgb_u8, face)
+    check_sharpness(clear, settings.limits)
+    return Photo(
+        name=path.name,
+        path=path,
+        sha256=sha256_of(path),
+        phash=perceptual_hash(picture.rgb_u8),
+        second=picture.second,
+        face=face,
+        embedding=eyes.gate.embed(picture.rgb_u8, face),
+        sharpness=clear,
+    )

@@ -1,0 +1,65 @@
+"""The last words of a run: the table and the lines that load the adapter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer.console import Console
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    """What the stages that ran have to say."""
+    stages = summary["stages"]
+    rows = [("photos", _photos(stages["1_prepare"]))]
+    if "2_fit" in stages:
+        rows.append(("fit", f"{stages['2_fit']['steps']} steps in {stages['2_fit']['fit_s']:.0f} s"))
+    if "scorecard" in summary:
+        card = json.loads(Path(summary["scorecard"]).read_text(encoding="utf-8"))
+        rows += _score(card)
+    rows.append(
+        (
+            "time",
+            f"{summary['seconds']:.0f} s" + (f", reused {', '.join(summary['reused'])}" if summary["reused"] else ""),
+        )
+    )
+    console.table("Likeness", rows)
+    if "scorecard" in summary:
+        console.result(f"report:  {Path(summary['scorecard']).with_name('report.html')}")
+    if "adapter" in summary:
+        adapter = Path(summary["adapter"])
+        console.result(f"adapter: {adapter}")
+        console.result("\nLoad it anywhere diffusers runs:\n")
+        console.result(_load_lines(adapter, card, summary["base_folder"]))
+
+
+def _photos(facts: dict[str, Any]) -> str:
+    rejected = ", ".join(f"{count} {code}" for code, count in facts["rejected"].items())
+    dealt = f"{facts['fit']} to fit on, {facts['select']} to select by, {facts['report']} sealed for the score"
+    return f"{facts['photos']}: {dealt}" + (f"; rejected: {rejected}" if rejected else "")
+
+
+def _score(card: dict[str, Any]) -> list[tuple[str, str]]:
+    identity = card["identity"]
+    low, high = identity["ci95"]
+    share = "not measurable" if identity["of_ceiling"] is None else f"{identity['of_ceiling']:.3f}"
+    rows = [
+        ("verdict", "; ".join([card["verdict"], *card["reasons"]])),
+        ("likeness", f"{identity['mean']:.3f} (95% {low:.3f} to {high:.3f})"),
+        ("ceiling", f"{identity['ceiling']:.3f} between the person's own photos"),
+        ("floor", f"{identity['floor_strangers']:.3f} strangers, {identity['floor_base']:.3f} base alone"),
+        ("of_ceiling", share),
+        ("face found in", f"{card['detection_rate']:.0%} of the pictures"),
+        ("copying", f"{card['copying']['excess']:+.3f} nearer to fitted photos than to sealed ones"),
+    ]
+    return rows
+
+
+def _load_lines(adapter: Path, card: dict[str, Any], base_folder: str) -> str:
+    prompt = card["by_prompt"][0]["prompt"]
+    return (
+        f'pipe = diffusers.StableDiffusionPipeline.from_pretrained("{base_folder}")\n'
+        f'pipe.load_lora_weights("{adapter.parent}", weight_name="{adapter.name}")\n'
+        f'pipe("{prompt}", guidance_scale=2).images[0].save("picture.png")'
+    )
