@@ -29,6 +29,7 @@ from trainer.weights import cache_folder
 BATCH = 64
 PEAK_LR = 6e-4
 WARMUP_STEPS = 300
+TEXT_LR_SHARE = 0.1
 TEXT_TOKENS = 32
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -72,9 +73,10 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def build_text_encoder(vocab_size: int):
+    """Words start far apart and move slowly: at the UNet's rate every caption collapsed to one output."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(
+    encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=vocab_size,
             hidden_size=128,
@@ -89,6 +91,12 @@ def build_text_encoder(vocab_size: int):
             pad_token_id=vocab_size - 1,
         )
     )
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("token_embedding.weight"):
+            torch.nn.init.normal_(parameter, std=0.5)
+        elif name.endswith("position_embedding.weight"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    return encoder
 
 
 def build_unet(latent_channels: int):
@@ -172,7 +180,11 @@ def main() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     model = torch.nn.ModuleDict({"unet": build_unet(latents.shape[2]), "text": build_text_encoder(len(tokenizer))})
     average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=0.01)
+    groups = [
+        {"params": list(model["unet"].parameters()), "share": 1.0},
+        {"params": list(model["text"].parameters()), "share": TEXT_LR_SHARE},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=0.01)
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
     parts = {"model": model, "average": average, "optimizer": optimizer}
     state = args.out / "unet.state.pt"
@@ -184,7 +196,7 @@ def main() -> None:
         share = min(1.0, spent_s / (60 * args.minutes))
         rate = PEAK_LR * min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, max(0.03, (1 - share) / 0.3))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         loss = batch_loss(model, tokenizer, latents, words, train, scale, alphas, step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
