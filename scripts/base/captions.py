@@ -16,6 +16,8 @@ EXPRESSION_WORDS = {
     "anger": "angry",
     "sadness": "sad",
 }
+
+
 def age_word(age: int) -> str:
     """young, middle-aged or old."""
     return "young" if age < 35 else "middle-aged" if age < 60 else "old"

@@ -13,9 +13,12 @@ from trainer.records import Floats
 STRANGERS = Path(__file__).resolve().parent / "strangers.safetensors"
 
 
-def strangers(engine: str) -> Floats:
-    """(n, d) unit vectors of people who do not exist, by the embedder of that engine."""
-    table: Floats = load_file(STRANGERS)[engine].astype(np.float32)
+def strangers(engine: str) -> Floats | None:
+    """(n, d) unit vectors of people who do not exist, by the embedder of that engine; None where none are shipped."""
+    shipped = load_file(STRANGERS)
+    if engine not in shipped:
+        return None
+    table: Floats = shipped[engine].astype(np.float32)
     unit: Floats = table / np.linalg.norm(table, axis=1, keepdims=True)
     return unit
 

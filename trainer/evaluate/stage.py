@@ -11,6 +11,7 @@ import numpy as np
 
 from trainer.bases.base import Base
 from trainer.console import Console
+from trainer.errors import MissingPartError
 from trainer.evaluate import calibrate, probe
 from trainer.evaluate.copying import copying_excess, nearest
 from trainer.evaluate.judge import Seen, look, read_photos
@@ -191,7 +192,7 @@ class Evaluator:
         names = split.report + split.select + split.fit
         everyone = np.concatenate([real.vectors, others.vectors])
         ceiling = calibrate.real_ceiling(real.cosines(everyone), split.report, names, split.groups)
-        cohort = calibrate.strangers(s.judge_engine) @ real.vectors.T
+        cohort = self._strangers(galleries) @ real.vectors.T
         floor, threshold = float(cohort.mean()), calibrate.threshold_at(cohort.mean(1), s.false_accept_rate)
         floor_base = float(galleries["base"].cosines(real.vectors)[plain].mean())
         style = adapter.cosines(real.vectors)[adapter.rows(style=True)]
@@ -208,6 +209,20 @@ class Evaluator:
             "per_photo_std": float(cosines.mean((0, 1)).std()),
             "style_mean": float(style.mean()) if style.size else None,
         }
+
+    def _strangers(self, galleries: dict[str, Gallery]) -> Floats:
+        """The shipped cohort; for an embedder without one, the people whom the base alone made up."""
+        shipped = calibrate.strangers(self.settings.judge_engine)
+        if shipped is not None:
+            return shipped
+        seen = [galleries[name].seen for name in ("base", "base_leak")]
+        found = [view.vectors[view.detected > 0] for view in seen if any(view.faces)]
+        if not found:
+            raise MissingPartError(
+                f"no strangers are shipped for judge {self.settings.judge_engine} and the base made none",
+                "use --set faces.judge=onnx",
+            )
+        return np.concatenate(found).astype(np.float32)
 
     def _prompt_scores(self, gallery: Gallery) -> list[float | None]:
         return probe.prompt_scores(gallery.prompts, gallery.pictures, gallery.seen, self.eyes.attributes)

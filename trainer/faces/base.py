@@ -11,7 +11,7 @@ import numpy as np
 from trainer.errors import UsageError
 from trainer.records import RGB, Face, Floats
 
-ENGINES = ("onnx", "dlib")
+ENGINES = ("onnx", "dlib", "insightface")
 
 
 class Detector(Protocol):
@@ -45,8 +45,8 @@ def get_detector(weights: Path) -> Detector:
     return OnnxDetector(weights)
 
 
-def get_embedder(engine: str, weights: Path) -> Embedder:
-    """The embedder called `engine`. Raises UsageError that lists the valid names."""
+def get_embedder(engine: str, weights: Path, pack: str | None = None, terms_accepted: bool = False) -> Embedder:
+    """The embedder called `engine`; the last two are for insightface. Raises UsageError that lists the valid names."""
     if engine == "onnx":
         from trainer.faces.onnx import OnnxEmbedder
 
@@ -55,6 +55,10 @@ def get_embedder(engine: str, weights: Path) -> Embedder:
         from trainer.faces.dlib import DlibEmbedder
 
         return DlibEmbedder(weights)
+    if engine == "insightface":
+        from trainer.faces.insightface import InsightFaceEmbedder
+
+        return InsightFaceEmbedder(pack, terms_accepted)
     raise UsageError(f"no face engine called {engine!r}", f"use one of: {', '.join(ENGINES)}")
 
 

@@ -1,0 +1,220 @@
+"""Make the demo subject: photos of one person who does not exist, with the embedded base.
+
+    python scripts/demo_subject.py --base trainer/bases/portrait_tiny --out subjects/demo
+
+One portrait is sampled, varied by partial noising (SDEdit, arXiv 2108.01073) with other prompts, and the variants that
+the gate still takes for the same person fit an adapter. Its pictures, kept by the gate and spread over pose,
+expression, light and framing, become the photos. The judge has no say in any of it; its pairwise cosines are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from trainer.bases.base import get_base, resolve_precision
+from trainer.console import Console
+from trainer.evaluate.judge import Seen, look
+from trainer.faces.align import crop_square
+from trainer.faces.attributes import AttributeReader
+from trainer.faces.base import get_detector, get_embedder
+from trainer.fit.checkpoint import find_checkpoints
+from trainer.fit.stage import Settings, fit
+from trainer.weights import cache_folder
+
+SUBJECT = "woman, young, color photo"
+POSES = ("facing front", "turned left", "turned right")
+EXPRESSIONS = ("smiling", "neutral expression")
+LIGHTS = ("even light", "light from the left", "light from the right", "bright")
+PROMPTS = [f"{pose}, {mood}, {light}" for pose in POSES for mood in EXPRESSIONS for light in LIGHTS]
+SAMPLING = {"steps": 20, "guidance": 2.0, "batch_size": 8}
+VARIANTS_PER_PROMPT = 3
+STRENGTHS = (0.4, 0.5, 0.6)
+SAME_PERSON = 0.45  # the gate's cosine to the first portrait, and later to the consensus
+FIT = Settings(
+    steps=240, batch_size=8, checkpoint_every=240, rank=16, alpha=16, targets="attention+conv", learning_rate=1e-3,
+    warmup_steps=20, weight_decay=0.01, min_snr_gamma=5.0, face_weight=2.0, caption_dropout=0.1, mirror=True,
+    max_grad_norm=1.0, seed=0,
+)  # fmt: skip
+PHOTOS = 24
+PHOTO_PX = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="trainer/bases/portrait_tiny", help="diffusers folder of the embedded base")
+    parser.add_argument("--out", type=Path, default=Path("subjects/demo"))
+    parser.add_argument("--work", type=Path, default=Path("build/demo"))
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    shutil.rmtree(args.work, ignore_errors=True)
+    maker = Maker(args.base, args.work, args.seed)
+    portrait = maker.portrait()
+    variants = maker.variants(portrait)
+    adapter = maker.adapter([(portrait, "facing front"), *variants])
+    pictures = maker.pictures(adapter)
+    maker.write(maker.spread(pictures), args.out)
+
+
+class Maker:
+    """The base, the face models and the steps from one portrait to the photos."""
+
+    def __init__(self, base: str, work: Path, seed: int) -> None:
+        self.base_folder, self.work, self.seed = base, work, seed
+        self.console = Console()
+        self.base = get_base("portrait-tiny", base)
+        self.detector = get_detector(cache_folder())
+        self.gate = get_embedder("dlib", cache_folder())
+        self.judge = get_embedder("onnx", cache_folder())
+        self.attributes = AttributeReader(cache_folder())
+        work.mkdir(parents=True, exist_ok=True)
+
+    def portrait(self) -> np.ndarray:
+        """The sharpest of 16 portraits with one face that looks at the camera in even light."""
+        prompt = f"photo of {SUBJECT}, facing front, neutral expression, even light, plain background"
+        pictures = self.sample([prompt] * 16, [1000 * self.seed + i for i in range(16)], "portraits")
+        scored = []
+        for picture in pictures:
+            faces = self.detector.detect(picture)
+            if len(faces) == 1 and self.attributes.read(picture, faces[0]).pose == "facing front":
+                sharp = cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var()
+                scored.append((faces[0].score > 0.95, sharp, picture))
+        best = max(scored, key=lambda row: row[:2])[2]
+        Image.fromarray(best).save(self.work / "portrait.png")
+        return best
+
+    def variants(self, portrait: np.ndarray) -> list[tuple[np.ndarray, str]]:
+        """Variants by partial noising that the gate takes for the same person, with what they were asked to show."""
+        from diffusers import StableDiffusionImg2ImgPipeline
+
+        from trainer.bases.latent_unet import load_pipeline
+
+        pipeline = StableDiffusionImg2ImgPipeline(
+            **load_pipeline(self.base_folder, None).components, requires_safety_checker=False
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        jobs = [(words, strength) for words in PROMPTS for strength in STRENGTHS]
+        start = torch.from_numpy(portrait).permute(2, 0, 1)[None].float() / 255
+        made = []
+        for index, (words, strength) in enumerate(self.console.track(jobs, "variants", len(jobs))):
+            image = pipeline(
+                prompt=f"photo of {SUBJECT}, {words}", image=start, strength=strength, num_inference_steps=30,
+                guidance_scale=3.0, generator=torch.Generator().manual_seed(self.seed * 1000 + index), output_type="np",
+            ).images[0]  # fmt: skip
+            made.append(((image * 255).round().astype(np.uint8), words))
+        kept = self.same_person(made, self.gate_vector(portrait))
+        self.console.say(f"{len(kept)} of {len(made)} variants are the same person to the gate")
+        return kept
+
+    def adapter(self, samples: list[tuple[np.ndarray, str]]) -> Path:
+        """Fit an adapter on the variants; returns its file."""
+        folder = self.work / "samples"
+        (folder / "images").mkdir(parents=True)
+        lines = []
+        for index, (picture, words) in enumerate(samples):
+            face = self.detector.detect(picture)[0]
+            Image.fromarray(picture).save(folder / f"images/{index:04d}.png")
+            line = {"file_name": f"images/{index:04d}.png", "text": f"photo of ohwx {SUBJECT}, {words}"}
+            lines.append(line | {"face_box": [float(np.clip(v / 128, 0, 1)) for v in face.box]})
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        fitted = self.work / "fit"
+        fitted.mkdir()
+        fit(
+            folder,
+            get_base("portrait-tiny", self.base_folder, precision=resolve_precision("auto")),
+            FIT,
+            fitted,
+            self.console,
+        )
+        return find_checkpoints(fitted)[-1].adapter
+
+    def pictures(self, adapter: Path) -> list[tuple[np.ndarray, str]]:
+        """Pictures of the person by the adapter, kept by the gate's consensus."""
+        self.base.use_adapter(adapter)
+        words = [text for text in PROMPTS for _ in range(VARIANTS_PER_PROMPT)]
+        prompts = [f"photo of ohwx {SUBJECT}, {text}" for text in words]
+        made = self.sample(prompts, [self.seed * 1000 + 500 + i for i in range(len(prompts))], "photos")
+        seen = look(made, self.detector, self.gate)
+        consensus = seen.vectors[seen.detected > 0].mean(0)
+        kept = self.same_person(list(zip(made, words, strict=True)), consensus / np.linalg.norm(consensus))
+        self.console.say(f"{len(kept)} of {len(made)} pictures are the same person to the gate")
+        return kept
+
+    def spread(self, pictures: list[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, str]]:
+        """`PHOTOS` of them, one of each measured kind in turn, so that no pose, mood or light outnumbers the others."""
+        kinds: dict[str, list[tuple[np.ndarray, str]]] = {}
+        for picture, _ in pictures:
+            shown = self.attributes.read(picture, self.detector.detect(picture)[0])
+            kind = ", ".join(word for word in (shown.pose, shown.expression, shown.light) if word)
+            kinds.setdefault(kind, []).append((picture, kind))
+        chosen: list[tuple[np.ndarray, str]] = []
+        while len(chosen) < PHOTOS and any(kinds.values()):
+            chosen += [rows.pop() for rows in kinds.values() if rows][: PHOTOS - len(chosen)]
+        return chosen
+
+    def write(self, pictures: list[tuple[np.ndarray, str]], out: Path) -> None:
+        """The photos as JPEG in varied framings, consent.toml, and made.json with what they measure."""
+        rng = np.random.default_rng(self.seed)
+        folder = out / "photos"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for index, (picture, _) in enumerate(pictures):
+            self.reframed(picture, rng).save(folder / f"demo-{index:02d}.jpg", quality=92)
+        photos = [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
+        report = {
+            "what": "photos of a person who does not exist, made by scripts/demo_subject.py",
+            "base_sha256": self.base.sha256,
+            "seed": self.seed,
+            "photos": len(photos),
+            "shows": dict(Counter(kind for _, kind in pictures)),
+            "pairwise_judge_cosine": pairwise(look(photos, self.detector, self.judge)),
+            "pairwise_gate_cosine": pairwise(look(photos, self.detector, self.gate)),
+        }
+        (out / "made.json").write_text(json.dumps(report, indent=2) + "\n")
+        (folder / "consent.toml").write_text(
+            'given_by = "nobody: this person does not exist"\npurpose = "demo, tests, benchmarks"\n'
+        )
+        print(json.dumps(report, indent=2))
+
+    def reframed(self, picture: np.ndarray, rng: np.random.Generator) -> Image.Image:
+        """The picture at 256 px, cut closer or left whole, as another camera distance would."""
+        side = 128 * rng.uniform(0.82, 1.0)
+        left, top = rng.uniform(0, 128 - side, 2) * (1.0, 0.6)
+        return Image.fromarray(crop_square(picture, left, top, side, PHOTO_PX))
+
+    def sample(self, prompts: list[str], seeds: list[int], label: str) -> list[np.ndarray]:
+        made: dict[int, np.ndarray] = {}
+        with self.console.progress(label, len(prompts)) as tick:
+            self.base.sample(prompts, seeds, **SAMPLING, on_picture=lambda i, p: (made.__setitem__(i, p), tick())[0])
+        return [made[index] for index in range(len(prompts))]
+
+    def gate_vector(self, picture: np.ndarray) -> np.ndarray:
+        return self.gate.embed(picture, self.detector.detect(picture)[0])
+
+    def same_person(self, pictures: list[tuple[np.ndarray, str]], vector: np.ndarray) -> list[tuple[np.ndarray, str]]:
+        seen = look([picture for picture, _ in pictures], self.detector, self.gate)
+        return [
+            row for row, cosine in zip(pictures, seen.cosines(vector[None])[:, 0], strict=True) if cosine >= SAME_PERSON
+        ]
+
+
+def pairwise(seen: Seen) -> dict[str, float]:
+    """Mean, lowest and highest cosine between different pictures."""
+    cosines = seen.cosines(seen.vectors)[np.triu_indices(len(seen.faces), 1)]
+    return {
+        "mean": round(float(cosines.mean()), 3),
+        "min": round(float(cosines.min()), 3),
+        "max": round(float(cosines.max()), 3),
+    }
+
+
+if __name__ == "__main__":
+    main()
