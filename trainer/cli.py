@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from trainer.console import Console
-from trainer.errors import Interrupted, TrainerError, UsageError
+from trainer.errors import GateMissed, Interrupted, MissingPartError, TrainerError, UsageError
 
 app = typer.Typer(
     name="trainer",
@@ -247,7 +248,7 @@ def _stages(
         summary = Pipeline(found, layered, out, console, fresh).run(until)
         show(summary, console)
         if until == "4_export":
-            check_gate(summary["stages"]["3_evaluate"]["of_ceiling"], layered.recipe.evaluate.gate)
+            check_gate(summary, layered.recipe.evaluate.gate)
         return summary
 
     _run(command, json, work)
@@ -260,14 +261,30 @@ def _run(command: str, json: bool, work: Callable[[Console], dict[str, Any]]) ->
     result: dict[str, Any] | None = None
     try:
         result = work(console)
+    except GateMissed as missed:
+        error, result = missed, missed.result
     except TrainerError as problem:
         error = problem
     except KeyboardInterrupt:
         error = Interrupted("stopped; every finished step is kept", "run the same command again: it resumes")
+    except Exception as bug:
+        error = _out_of_memory(bug)
+        if error is None:
+            traceback.print_exc()
+            error = TrainerError(f"a bug: {bug}", "report it with the lines above; what was finished is kept")
     if error:
         console.error(error)
     console.envelope(command, result, error)
     raise typer.Exit(error.exit_status if error else 0)
+
+
+def _out_of_memory(bug: Exception) -> TrainerError | None:
+    """The error to show when memory ran out, on the GPU or beside it."""
+    said = str(bug).lower()
+    if isinstance(bug, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
+        hint = "lower fit.batch_size or evaluate.batch_size, e.g. --set fit.batch_size=2"
+        return MissingPartError(f"not enough memory: {(str(bug).splitlines() or ['MemoryError'])[0]}", hint)
+    return None
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:

@@ -4,6 +4,7 @@ TrainerError            code, exit status, message, hint
 ├── UsageError          2    wrong arguments
 ├── RecipeError         2    a recipe that cannot be used; lists every problem at once
 ├── SubjectError        2    a subject name that is not a plain identifier
+├── DivergedError       2    the loss is no longer a number: the recipe cannot be used on these photos
 ├── PhotosError         3    the photos cannot be used
 ├── MissingPartError    4    weights, an extra, memory or disk space is missing
 ├── GateMissed          5    the adapter is written, but scored below the recipe's gate
@@ -12,6 +13,8 @@ TrainerError            code, exit status, message, hint
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class TrainerError(Exception):
@@ -65,10 +68,20 @@ class MissingPartError(TrainerError):
     code, exit_status = "missing", 4
 
 
+class DivergedError(TrainerError):
+    """Raise this when the loss is no longer a number: the recipe's rates do not suit the photos."""
+
+    code, exit_status = "diverged", 2
+
+
 class GateMissed(TrainerError):
-    """Raise this after the export when the likeness is below `evaluate.gate`."""
+    """Raise this after the export when the likeness is below `evaluate.gate`; `result` is the run's summary."""
 
     code, exit_status = "gate", 5
+
+    def __init__(self, message: str, hint: str = "", result: dict[str, Any] | None = None) -> None:
+        super().__init__(message, hint)
+        self.result = result
 
 
 class IntegrityError(TrainerError):

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from trainer.records import RGB
 
-FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "TIFF", "BMP", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "TIFF", "BMP")  # JPEG opens MPO too
 MAX_BYTES = 256 * 2**20
 MIN_SIDE_PX = 64
 WORKING_SIDE_PX = 2048  # longer sides are shrunk to this: a face fills far fewer pixels of any base

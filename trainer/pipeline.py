@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.console import Console
 from trainer.errors import GateMissed, IntegrityError, PhotosError
-from trainer.recipe import Layered, Recipe
+from trainer.recipe import Layered, Recipe, load_recipe
 from trainer.run import Run, Stage, exclusive, fingerprint_of, open_run, saying_disk_full, sha256_of
-from trainer.subject import Subject
+from trainer.subject import Subject, find_subject
 from trainer.weights import WEIGHTS, cache_folder, fetch
 
 if TYPE_CHECKING:
@@ -56,22 +56,25 @@ class Pipeline:
     def run(self, until: str = EXPORT) -> dict[str, Any]:
         """Run every stage up to `until`, skipping what is there; returns the summary.
 
-        Raises GateMissed after the export when the likeness is below `evaluate.gate`; everything is written then too.
+        Raises PhotosError, MissingPartError or IntegrityError; see `trainer.errors`. `check_gate` reads the summary.
         """
         files = self.subject.files()
         folder = self.runs / self.subject.name
-        with exclusive(folder):
+        with saying_disk_full(folder), exclusive(folder):
             started = time.monotonic()
+            if self.subject.consent() is None:
+                self.console.say("no consent.toml beside the photos: train only a person who has agreed to it")
             self._bring_weights()
             self.photo_hashes = {path.name: sha256_of(path) for path in files}
             run = self._open(folder)
-            stages: dict[str, Stage] = {}
+            stages: dict[str, Stage] = {}  # by name, in order
             works = (self._prepare, self._fit, self._evaluate, self._export)
-            with saying_disk_full(folder):
-                for name, work in zip(STAGES, works, strict=True):
-                    stages[name] = work(run, files, stages)
-                    if name == until:
-                        break
+            for name, work in zip(STAGES, works, strict=True):
+                stages[name] = work(run, files, stages)
+                if name == PREPARE:
+                    self._lock_split(run, stages[PREPARE])
+                if name == until:
+                    break
             run.event("done", seconds=round(time.monotonic() - started, 2))
             return self._summary(run, stages, time.monotonic() - started)
 
@@ -94,7 +97,8 @@ class Pipeline:
         missing = [file for file in WEIGHTS if not (cache_folder() / file).is_file()]
         if missing:
             self.console.say(f"bringing {len(missing)} face model files (about 140 MB, once) into {cache_folder()}")
-        fetch(cache_folder())
+        with saying_disk_full(cache_folder()):
+            fetch(cache_folder())
 
     def _open(self, folder: Path) -> Run:
         lock = {
@@ -113,6 +117,14 @@ class Pipeline:
                 shutil.rmtree(run.folder / f".{name}.part", ignore_errors=True)
         run.event("opened", run=run.folder.name)
         return run
+
+    def _lock_split(self, run: Run, prepared: Stage) -> None:
+        """Add which photo, by hash, plays which role to the lock."""
+        from trainer.prepare.stage import read_split
+
+        split, hashes = read_split(prepared.folder), self.photo_hashes
+        dealt = {"fit": split.fit, "select": split.select, "report": split.report}
+        run.add_to_lock(split={role: sorted(hashes[name] for name in names) for role, names in dealt.items()})
 
     def _stage(self, run: Run, name: str, inputs: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> Stage:
         """Reuse the finished stage with these inputs, else do the work in its part folder and put it in place."""
@@ -189,6 +201,7 @@ class Pipeline:
             "fit": stages[FIT].fingerprint,
             "evaluate": self.recipe.evaluate.model_dump(mode="json", exclude={"gate"}),
             "faces": self.recipe.faces.model_dump(mode="json"),
+            "recipe": [self.recipe.name, self.recipe.sha256()],  # the scorecard names it
         }
 
         def work(part: Path) -> dict[str, Any]:
@@ -272,19 +285,21 @@ class Pipeline:
             "stages": {name: {"seconds": stage.seconds, **stage.facts} for name, stage in stages.items()},
         }
         if EXPORT in stages:
-            summary["adapter"] = str(stages[EXPORT].folder / stages[EXPORT].facts["adapter"])
+            summary["adapter"] = str(stages[EXPORT].folder / f"{self.subject.name}.safetensors")
             summary["base_folder"] = self.base.folder
         if EVALUATE in stages:
             summary["scorecard"] = str(stages[EVALUATE].folder / "scorecard.json")
         return summary
 
 
-def check_gate(of_ceiling: float | None, gate: float) -> None:
+def check_gate(summary: dict[str, Any], gate: float) -> None:
     """Raises GateMissed when a gate is set and the likeness is below it or cannot be measured."""
+    of_ceiling = summary["stages"][EVALUATE]["of_ceiling"]
     if gate > 0 and (of_ceiling is None or of_ceiling < gate):
         raise GateMissed(
             f"of_ceiling is {of_ceiling if of_ceiling is None else round(of_ceiling, 3)}, the recipe asks for {gate:g}",
             "read report.html; more and more varied photos help most",
+            summary,
         )
 
 
@@ -292,7 +307,22 @@ def _cost(stages: dict[str, Stage]) -> dict[str, Any]:
     fitted = stages[FIT].facts
     return {
         "fit_s": fitted["fit_s"],
-        "total_s": round(sum(stage.seconds for stage in stages.values()), 2),
+        "total_s": round(stages[PREPARE].seconds + fitted["fit_s"], 2),
         "peak_bytes": fitted["peak_bytes"],
         "images_seen": fitted["images_seen"],
     }
+
+
+def train(
+    subject: str,
+    photos: str | Path | None = None,
+    recipe: str = "portrait-tiny",
+    overrides: Sequence[str] = (),
+    out: str | Path = "runs",
+) -> dict[str, Any]:
+    """Photos to a scored adapter, as `trainer train` does it; returns the summary with the paths of what was made.
+
+    Raises a TrainerError whose `exit_status` and `hint` are those of the command.
+    """
+    found = find_subject(subject, Path.cwd(), Path(photos) if photos is not None else None)
+    return Pipeline(found, load_recipe(recipe, overrides), Path(out), Console()).run()

@@ -91,7 +91,7 @@ class FitSection(Section):
     batch_size: Annotated[int, Field(ge=1, le=256)] = 8
     """Samples a step."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
-    """Steps between checkpoints; each is a candidate for the export and a place to resume from."""
+    """Steps between checkpoints; each is a candidate for the export."""
     rank: Annotated[int, Field(ge=1, le=512)] = 32
     """LoRA rank: capacity and file size grow with it."""
     alpha: Annotated[float, Field(gt=0.0)] = 32.0
@@ -128,7 +128,7 @@ class EvaluateSection(Section):
     select_prompts: Annotated[int, Field(ge=1, le=40)] = 6
     """Prompts per checkpoint when choosing; the report uses all of them."""
     sampling_steps: Annotated[int, Field(ge=1, le=200)] = 16
-    """DPM-Solver++ steps a picture."""
+    """Steps a picture, of the scheduler that the base comes with (portrait-tiny: DPM-Solver++)."""
     guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 2.0
     """Classifier-free guidance scale."""
     batch_size: Annotated[int, Field(ge=1, le=64)] = 8
@@ -300,7 +300,8 @@ def _assign(values: dict[str, Any], dotted: str, value: Any) -> str | None:
 
 def _problem(error: Any, path: Path, lines: dict[str, int], sources: dict[str, str]) -> str:
     key = ".".join(str(part) for part in error["loc"])
-    where = f"--set {key}" if sources.get(key) == "flag" else f"{path}:{lines.get(key, 1)}: {key}"
+    flagged = sources.get(key) == "flag" or (key not in lines and any(name.startswith(f"{key}.") for name in sources))
+    where = f"--set {key}" if flagged else f"{path}:{lines.get(key, 1)}: {key}"
     reason = "unknown key" if error["type"] == "extra_forbidden" else error["msg"]
     return f"{where}: {reason}"
 

@@ -79,13 +79,23 @@ class Run:
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
 
+    def add_to_lock(self, **facts: Any) -> None:
+        """Put what the run decided beside what it was given."""
+        lock = json.loads((self.folder / LOCK_FILE).read_text(encoding="utf-8"))
+        write_json(self.folder / LOCK_FILE, lock | facts)
+
     def finished(self, name: str, fingerprint: str) -> Stage | None:
         """The stage called `name` where it is whole and was made from the same inputs, here or in a sibling run."""
         siblings = sorted(
             folder for folder in self.folder.parent.iterdir() if folder.is_dir() and not folder.is_symlink()
         )
         for run in [self.folder, *(folder for folder in siblings if folder != self.folder)]:
-            stage = read_stage(run / name)
+            try:
+                stage = read_stage(run / name)
+            except IntegrityError:
+                if run == self.folder:
+                    raise
+                continue  # an older run's damage is no concern of this one
             if stage and stage.fingerprint == fingerprint:
                 if run != self.folder:
                     self._adopt(run / name)
@@ -167,8 +177,11 @@ def read_stage(folder: Path) -> Stage | None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; raises UsageError where another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Hold the folder's lock; raises UsageError where another process holds it or no folder can be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}", "choose another folder with --out") from None
     with (folder / ".lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,13 +192,14 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def saying_disk_full(folder: Path) -> Iterator[None]:
-    """Turn a full disk into a MissingPartError that says how much is left and what to do."""
+    """Turn a full disk into a MissingPartError that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        free = shutil.disk_usage(folder).free / 2**20
+        there = next(place for place in (folder, *folder.parents) if place.is_dir())
+        free = shutil.disk_usage(there).free / 2**20
         raise MissingPartError(
             f"no space left on the disk of {folder} ({free:.0f} MiB free)",
             "free some space and run the same command again: it resumes",

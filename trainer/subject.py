@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tomllib
@@ -48,7 +49,8 @@ class Subject:
         for path in (self.photos / "consent.toml", self.photos.parent / "consent.toml"):
             if path.is_file():
                 try:
-                    return tomllib.loads(path.read_text(encoding="utf-8"))
+                    said = tomllib.loads(path.read_text(encoding="utf-8"))
+                    return dict(json.loads(json.dumps(said, default=str)))  # dates become text
                 except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                     raise PhotosError(f"{path}: not readable as TOML: {error}", "mend or remove it") from None
         return None

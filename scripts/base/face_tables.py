@@ -17,11 +17,12 @@ import torch
 from pictures import framed, read_pictures
 from safetensors.torch import save_file
 
-from trainer.faces.base import ENGINES, get_detector, get_embedder
+from trainer.faces.base import get_detector, get_embedder
 from trainer.weights import cache_folder
 
 MEAN_OF = 2000
 COHORT = "portrait-cc0"
+COHORT_ENGINES = ("onnx", "dlib")
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
         save_file({"mean": rows.mean(0)}, mean_file)
     strangers = [framed(picture, 256) for picture in pictures if picture.source == COHORT]
     strangers += [np.repeat(p.mean(2, keepdims=True), 3, 2).astype(np.uint8) for p in strangers]
-    table = {engine: embeddings(engine, strangers).half() for engine in ENGINES}
+    table = {engine: embeddings(engine, strangers).half() for engine in COHORT_ENGINES}
     save_file(table, args.package / "evaluate/strangers.safetensors")
     print({engine: tuple(rows.shape) for engine, rows in table.items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,8 +237,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write scorecard.json, report.html and samples/; returns the stage's facts.
 
-    `head` holds the scorecard's subject, recipe and base; `cost` what the fit took.
+    `head` holds the scorecard's subject, recipe and base; `cost` what prepare and fit took.
     """
+    started = time.monotonic()
     candidates, chosen = evaluator.select(checkpoints)
     evaluator.write_first_batch()
     judged, shown = evaluator.report(chosen)
@@ -250,7 +252,7 @@ def evaluate(
         "photos": {"fit": len(split.fit), "select": len(split.select), "report": len(split.report)},
         **judged,
         "checkpoints": [_checkpoint_row(candidate, chosen.step) for candidate in candidates],
-        "cost": cost,
+        "cost": cost | {"total_s": round(cost["total_s"] + time.monotonic() - started, 2)},
     }
     card["verdict"], card["reasons"] = verdict(card, evaluator.settings.copying_limit)
     write_json(evaluator.folder / "scorecard.json", card)

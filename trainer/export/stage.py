@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import trainer
 from trainer.adapter import read_adapter, tensors_sha256, write_adapter
 from trainer.bases.base import Base
 from trainer.export.card import model_card, snippet
@@ -51,14 +51,14 @@ def export(checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settin
         write_adapter(kohya, to_kohya(tensors), adapter_metadata(card, settings) | extra)
     facts = {
         "step": checkpoint.step,
-        "version": trainer.__version__,
+        "version": version("likeness-trainer"),
         "trigger": settings.trigger,
         "class_word": settings.class_word,
-        "snippet": snippet("BASE", adapter.name, settings.trigger, settings.class_word),
+        "snippet": snippet("BASE", "THIS-FILE.safetensors", settings.trigger, settings.class_word),
     }
     write_text(folder / "README.md", model_card(card, facts))
     write_manifest(folder, card, tensors, worst)
-    return {"step": checkpoint.step, "parity_levels": worst, "adapter": adapter.name, "bytes": adapter.stat().st_size}
+    return {"step": checkpoint.step, "parity_levels": worst, "bytes": adapter.stat().st_size}
 
 
 def adapter_metadata(card: dict[str, Any], settings: Settings) -> dict[str, str]:

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from trainer.bases.base import Base
 from trainer.console import Console
-from trainer.errors import TrainerError
+from trainer.errors import DivergedError
 from trainer.fit.batches import Batch, batch_of
 from trainer.fit.cache import Cache, build_cache, read_samples
 from trainer.fit.checkpoint import METRICS, STATE, load_state, save_checkpoint, save_state
@@ -47,12 +47,6 @@ class Settings:
     mirror: bool
     max_grad_norm: float
     seed: int
-
-
-class Diverged(TrainerError):
-    """Raise this when the loss is no longer a number."""
-
-    code, exit_status = "diverged", 1
 
 
 def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Console) -> dict[str, Any]:
@@ -125,7 +119,7 @@ class _Loop:
         loss = diffusion_loss(self.base, moved, s.min_snr_gamma)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise Diverged(f"the loss at step {step + 1} is {value}", "lower fit.learning_rate and run again")
+            raise DivergedError(f"the loss at step {step + 1} is {value}", "lower fit.learning_rate and run again")
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.parameters, s.max_grad_norm)
         for group in self.optimizer.param_groups:

@@ -56,17 +56,17 @@ class Eyes:
 def prepare(files: Sequence[Path], settings: Settings, eyes: Eyes, folder: Path, console: Console) -> dict[str, Any]:
     """Write the imagefolder, split.json, rejected.jsonl and sheet.png into `folder`; returns the stage's facts.
 
-    Raises PhotosError when fewer than `min_photos` are usable; rejected.jsonl is written even then.
+    Raises PhotosError, with every reason, when fewer than `min_photos` are usable.
     """
     photos, rejected = check_photos(files, settings, eyes, console)
     photos, strangers = same_person_only(photos, settings.same_person)
     rejected = sorted(rejected + strangers, key=lambda rejection: rejection.file)
-    lines = "".join(json.dumps(asdict(rejection), ensure_ascii=False) + "\n" for rejection in rejected)
+    lines = "".join(json.dumps(asdict(rejection)) + "\n" for rejection in rejected)
     write_text(folder / "rejected.jsonl", lines)
     if len(photos) < settings.min_photos:
         raise PhotosError(
             f"{len(photos)} of {len(files)} photos can be used, at least {settings.min_photos} are needed"
-            + "".join(f"\n  {r.file}: {r.reason} ({r.code})" for r in rejected[:20]),
+            + "".join(f"\n  {r.file}: {r.reason} ({r.code})" for r in rejected),
             "add more photos of the person alone, at least 12; " + (rejected[0].hint if rejected else ""),
         )
     groups = near_duplicate_groups(photos, settings.burst)
