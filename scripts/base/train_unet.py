@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from captions import EXPRESSION_WORDS, caption, known_words, vocabulary
 from pictures import held_out_split, read_pictures, to_tensor
-from train_autoencoder import load_autoencoder, load_pixels, running_average
+from train_autoencoder import load_autoencoder, load_pixels
 
 from trainer.faces.attributes import AttributeReader, mirrored
 from trainer.faces.onnx import OnnxDetector
@@ -29,6 +29,7 @@ from trainer.weights import cache_folder
 BATCH = 64
 PEAK_LR = 6e-4
 WARMUP_STEPS = 300
+AVERAGED_STEPS = 150  # memory of the weights' average; some thousand steps in all allow no longer one
 TEXT_LR_SHARE = 0.1
 CROSS_ATTENTION_LR_SHARE = 3.0
 TEXT_SCALE = 3.0  # one word among 32 tokens is heard sooner
@@ -229,6 +230,12 @@ def parameter_groups(model) -> list[dict]:
         {"params": [p for name, p in unet if ".attn2." in name], "share": CROSS_ATTENTION_LR_SHARE},
         {"params": list(model["text"].parameters()), "share": TEXT_LR_SHARE},
     ]
+
+
+def running_average(average: torch.Tensor, value: torch.Tensor, step: torch.Tensor | int) -> torch.Tensor:
+    """Exponential average whose memory grows from 10 to AVERAGED_STEPS steps."""
+    decay = min(1 - 1 / AVERAGED_STEPS, (1 + int(step)) / (10 + int(step)))
+    return average.lerp(value, 1 - decay)
 
 
 def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step):

@@ -57,10 +57,8 @@ def main() -> None:
     alike = seen.cosines(seen.vectors)[np.triu_indices(args.count, 1)]
     print(f"a face is found in {seen.detected.mean():.1%} of {args.count} pictures")
     print(f"{seconds:.2f} s a picture of {SAMPLING['steps']} steps, in batches of {SAMPLING['batch_size']}")
-    print(
     p99 = np.quantile(alike, 0.99)
     print(f"judge cosine of two pictures: mean {alike.mean():.3f}, 99th percentile {p99:.3f}")
-    )
     print(f"prompt followed: {np.mean([ok for oks in shown.values() for ok in oks]):.1%}")
     for word, oks in shown.items():
         print(f"  {word}: {np.mean(oks):.0%} of {len(oks)}")
