@@ -54,13 +54,15 @@ def open_picture(path: Path, max_pixels: int) -> Picture:
         try:
             with Image.open(path, formats=FORMATS) as image:
                 return _decoded(image, max_pixels)
+        except (UnusablePicture, MemoryError):
+            raise
         except UnidentifiedImageError:
             raise UnusablePicture(
                 "not-a-picture", "the content is no picture of a known format", "export it as JPEG or PNG"
             ) from None
         except Image.DecompressionBombError:
             raise UnusablePicture("too-large", f"more than {max_pixels} pixels", "export a smaller copy") from None
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except Exception as error:  # decoders raise anything on damaged files: AVIF RuntimeError, TIFF TypeError
             raise UnusablePicture("truncated", f"cannot be decoded: {error}", "copy it from the camera again") from None
 
 

@@ -92,19 +92,19 @@ class FitSection(Section):
     """Samples a step."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints; each is a candidate for the export."""
-    rank: Annotated[int, Field(ge=1, le=512)] = 32
+    rank: Annotated[int, Field(ge=1, le=512)] = 64
     """LoRA rank: capacity and file size grow with it."""
-    alpha: Annotated[float, Field(gt=0.0)] = 32.0
+    alpha: Annotated[float, Field(gt=0.0)] = 64.0
     """LoRA scale numerator: the update is multiplied by alpha / rank (arXiv 2106.09685, section 4.1)."""
     targets: Literal["attention", "attention+conv"] = "attention+conv"
     """Which layers of the denoiser get an adapter."""
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.5e-3
     """Peak AdamW learning rate."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
     """Steps of linear warm-up; a cosine to 10% of the peak follows."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     """AdamW weight decay of the adapter's weights."""
-    min_snr_gamma: Annotated[float, Field(gt=0.0)] | None = 5.0
+    min_snr_gamma: Annotated[float, Field(gt=0.0)] | None = None
     """Min-SNR loss weighting (arXiv 2303.09556, eq. 7). None: every noise level weighs the same."""
     face_weight: Annotated[float, Field(ge=1.0, le=20.0)] = 2.0
     """Loss weight inside the face box against 1.0 outside."""

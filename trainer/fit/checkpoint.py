@@ -46,14 +46,14 @@ def load_state(folder: Path, denoiser: torch.nn.Module, optimizer: torch.optim.A
     """Restore the last state; the steps made and the seconds spent so far, (0, 0.0) where there is none."""
     if not (folder / STATE).is_file():
         return 0, 0.0
-    tensors, metadata = read_adapter(folder / STATE)
     try:
+        tensors, metadata = read_adapter(folder / STATE)
         step, spent_s = int(metadata["step"]), float(metadata["spent_s"])
         restore_lora(denoiser, {name: t for name, t in tensors.items() if not name.startswith("optimizer.")})
         for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
             moments = {name: tensors[f"optimizer.{index}.{name}"].to(parameter.device) for name in MOMENTS}
             optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (IntegrityError, KeyError, ValueError, RuntimeError) as error:
         raise IntegrityError(f"{folder / STATE} does not fit: {error}", "run again with --fresh") from None
     _truncate_metrics(folder / METRICS, step)
     return step, spent_s
