@@ -3,8 +3,9 @@
     python scripts/demo_subject.py --base trainer/bases/portrait_tiny --out subjects/demo
 
 One portrait is sampled, varied by partial noising (SDEdit, arXiv 2108.01073) with other prompts, and the variants that
-the gate still takes for the same person fit an adapter. Its pictures, kept by the gate and spread over pose,
-expression, light and framing, become the photos. The judge has no say in any of it; its pairwise cosines are reported.
+the gate still takes for the same person fit an adapter. Its pictures, those nearest to the gate's consensus, become
+the photos after a small turn of the head, a change of light and another framing, all done in the picture: the base
+itself hardly steers pose and light yet. The judge has no say in any of it; its pairwise cosines are reported.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ PROMPTS = [f"{pose}, {mood}, {light}" for pose in POSES for mood in EXPRESSIONS 
 SAMPLING = {"steps": 20, "guidance": 2.0, "batch_size": 8}
 VARIANTS_PER_PROMPT = 3
 STRENGTHS = (0.4, 0.5, 0.6)
-SAME_PERSON = 0.45  # the gate's cosine to the first portrait, and later to the consensus
+SAME_PERSON = 0.45  # the gate's cosine to the first portrait
+CONSENSUS = 0.7  # and of the adapter's pictures to their mean
+TURN = 0.3  # how far the nose moves, in eye distances
+SIDE_LIGHT = 0.3
 FIT = Settings(
     steps=240, batch_size=8, checkpoint_every=240, rank=16, alpha=16, targets="attention+conv", learning_rate=1e-3,
     warmup_steps=20, weight_decay=0.01, min_snr_gamma=5.0, face_weight=2.0, caption_dropout=0.1, mirror=True,
@@ -144,38 +148,41 @@ class Maker:
         made = self.sample(prompts, [self.seed * 1000 + 500 + i for i in range(len(prompts))], "photos")
         seen = look(made, self.detector, self.gate)
         consensus = seen.vectors[seen.detected > 0].mean(0)
-        kept = self.same_person(list(zip(made, words, strict=True)), consensus / np.linalg.norm(consensus))
+        unit = consensus / np.linalg.norm(consensus)
+        kept = self.same_person(list(zip(made, words, strict=True)), unit, CONSENSUS)
         self.console.say(f"{len(kept)} of {len(made)} pictures are the same person to the gate")
         return kept
 
-    def spread(self, pictures: list[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, str]]:
-        """`PHOTOS` of them, one of each measured kind in turn, so that no pose, mood or light outnumbers the others."""
-        kinds: dict[str, list[tuple[np.ndarray, str]]] = {}
+    def spread(self, pictures: list[tuple[np.ndarray, str]]) -> list[np.ndarray]:
+        """`PHOTOS` of them, smiling or not in turn."""
+        kinds: dict[str | None, list[np.ndarray]] = {}
         for picture, _ in pictures:
             shown = self.attributes.read(picture, self.detector.detect(picture)[0])
-            kind = ", ".join(word for word in (shown.pose, shown.expression, shown.light) if word)
-            kinds.setdefault(kind, []).append((picture, kind))
-        chosen: list[tuple[np.ndarray, str]] = []
+            kinds.setdefault(shown.expression, []).append(picture)
+        chosen: list[np.ndarray] = []
         while len(chosen) < PHOTOS and any(kinds.values()):
             chosen += [rows.pop() for rows in kinds.values() if rows][: PHOTOS - len(chosen)]
         return chosen
 
-    def write(self, pictures: list[tuple[np.ndarray, str]], out: Path) -> None:
-        """The photos as JPEG in varied framings, consent.toml, and made.json with what they measure."""
+    def write(self, pictures: list[np.ndarray], out: Path) -> None:
+        """The photos as JPEG, consent.toml, and made.json with what they measure."""
         rng = np.random.default_rng(self.seed)
         folder = out / "photos"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for index, (picture, _) in enumerate(pictures):
-            self.reframed(picture, rng).save(folder / f"demo-{index:02d}.jpg", quality=92)
+        for index, picture in enumerate(pictures):
+            photo = self.reframed(self.relit(self.turned(picture, index % 3 - 1), index // 3 % 3 - 1, rng), rng)
+            Image.fromarray(photo).save(folder / f"demo-{index:02d}.jpg", quality=92)
         photos = [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
+        seen = look(photos, self.detector, self.judge)
+        shown = [self.attributes.read(photo, face).words() for photo, face in zip(photos, seen.faces, strict=True)]
         report = {
             "what": "photos of a person who does not exist, made by scripts/demo_subject.py",
             "base_sha256": self.base.sha256,
             "seed": self.seed,
             "photos": len(photos),
-            "shows": dict(Counter(kind for _, kind in pictures)),
-            "pairwise_judge_cosine": pairwise(look(photos, self.detector, self.judge)),
+            "shows": dict(Counter(word for words in shown for word in words)),
+            "pairwise_judge_cosine": pairwise(seen),
             "pairwise_gate_cosine": pairwise(look(photos, self.detector, self.gate)),
         }
         (out / "made.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -184,11 +191,29 @@ class Maker:
         )
         print(json.dumps(report, indent=2))
 
-    def reframed(self, picture: np.ndarray, rng: np.random.Generator) -> Image.Image:
-        """The picture at 256 px, cut closer or left whole, as another camera distance would."""
-        side = 128 * rng.uniform(0.82, 1.0)
-        left, top = rng.uniform(0, 128 - side, 2) * (1.0, 0.6)
-        return Image.fromarray(crop_square(picture, left, top, side, PHOTO_PX))
+    def turned(self, picture: np.ndarray, side: int) -> np.ndarray:
+        """The head turned a little: what is nearer to the camera, the nose first, moves more, as parallax has it."""
+        landmarks = self.detector.detect(picture)[0].landmarks
+        eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
+        y, x = np.mgrid[: picture.shape[0], : picture.shape[1]].astype(np.float32)
+        near = np.exp(-((x - landmarks[2, 0]) ** 2 + (y - landmarks[2, 1]) ** 2) / (2 * (0.7 * eyes) ** 2))
+        return cv2.remap(picture, x - side * TURN * eyes * near, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+    def relit(self, picture: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+        """Brighter on one side, and brighter or darker as a whole."""
+        ramp = 1 + side * SIDE_LIGHT * np.linspace(1, -1, picture.shape[1])[None, :, None]
+        return (255 * np.clip(picture / 255 * ramp, 0, 1) ** rng.uniform(0.8, 1.25)).round().astype(np.uint8)
+
+    def reframed(self, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The picture at 256 px, tilted a little, cut closer or left whole, as another camera would have it."""
+        centre = (picture.shape[1] / 2, picture.shape[0] / 2)
+        tilt = cv2.getRotationMatrix2D(centre, rng.uniform(-8, 8), 1.0)
+        tilted = cv2.warpAffine(
+            picture, tilt, picture.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
+        side = 128 * rng.uniform(0.85, 1.0)
+        left, top = rng.uniform(0, 128 - side, 2)
+        return crop_square(tilted, left, top, side, PHOTO_PX)
 
     def sample(self, prompts: list[str], seeds: list[int], label: str) -> list[np.ndarray]:
         made: dict[int, np.ndarray] = {}
@@ -199,11 +224,11 @@ class Maker:
     def gate_vector(self, picture: np.ndarray) -> np.ndarray:
         return self.gate.embed(picture, self.detector.detect(picture)[0])
 
-    def same_person(self, pictures: list[tuple[np.ndarray, str]], vector: np.ndarray) -> list[tuple[np.ndarray, str]]:
+    def same_person(
+        self, pictures: list[tuple[np.ndarray, str]], vector: np.ndarray, least: float = SAME_PERSON
+    ) -> list[tuple[np.ndarray, str]]:
         seen = look([picture for picture, _ in pictures], self.detector, self.gate)
-        return [
-            row for row, cosine in zip(pictures, seen.cosines(vector[None])[:, 0], strict=True) if cosine >= SAME_PERSON
-        ]
+        return [row for row, cosine in zip(pictures, seen.cosines(vector[None])[:, 0], strict=True) if cosine >= least]
 
 
 def pairwise(seen: Seen) -> dict[str, float]:
