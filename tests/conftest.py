@@ -1,10 +1,29 @@
-"""Shared fixtures: the real model files, fetched once into the user's cache."""
+"""Shared fixtures: real model files, the demo person's photos, a tiny random base, and ways to call the command."""
 
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import settings
+from PIL import Image
+from typer.testing import CliRunner
 
 from trainer.weights import cache_folder, fetch
+
+ROOT = Path(__file__).resolve().parent.parent
+Completed = subprocess.CompletedProcess[str]
+Command = Callable[..., Completed]
+
+settings.register_profile("house", deadline=None)  # a busy machine is no failure
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +31,177 @@ def weights() -> Path:
     folder = cache_folder()
     fetch(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_photos() -> Path:
+    return ROOT / "subjects" / "demo" / "photos"
+
+
+@pytest.fixture(scope="session")
+def demo_files(demo_photos: Path) -> list[Path]:
+    return sorted(path for path in demo_photos.iterdir() if path.suffix.lower() in {".jpg", ".jpeg"})
+
+
+@pytest.fixture
+def photos(tmp_path: Path, demo_files: list[Path]) -> Path:
+    """Twelve photos of the demo person in a folder that the test may add to."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, file in enumerate(demo_files[:12]):
+        shutil.copyfile(file, folder / f"holiday{index:02d}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A StableDiffusionPipeline folder of 128 px with random weights: quick, and as real as any other to diffusers."""
+    import torch
+    from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("base") / "random"
+    tokenizer = CLIPTokenizer.from_pretrained(_write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    torch.manual_seed(0)
+    words = len(tokenizer)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=words, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=32, projection_dim=32, bos_token_id=words - 2, eos_token_id=words - 1,
+            pad_token_id=words - 1,
+        )
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
+        norm_num_groups=8, attention_head_dim=4, cross_attention_dim=32,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4, sample_size=128,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        steps_offset=1,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def _write_tokenizer(folder: Path) -> Path:
+    """Every word is spelled: the byte alphabet, once more with the end-of-word mark, and no merges."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 32, "pad_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fast(random_base: Path) -> list[str]:
+    """Overrides that make a whole run take seconds, on the random base."""
+    values = {
+        "base.path": random_base, "fit.steps": 8, "fit.checkpoint_every": 4, "fit.batch_size": 2, "fit.rank": 4,
+        "fit.alpha": 4, "evaluate.seeds": 1, "evaluate.sampling_steps": 2, "evaluate.select_prompts": 2,
+        "evaluate.bootstrap": 100,
+    }  # fmt: skip
+    return [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """A prepared imagefolder of two pictures: a ramp, which is not its own mirror image, and noise."""
+    (tmp_path / "images").mkdir()
+    ramp = np.tile(np.arange(128, dtype=np.uint8)[None, :, None], (128, 1, 3))
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    text = "photo of ohwx person, turned left"
+    rows = []
+    for index, picture in enumerate((ramp, noise)):
+        Image.fromarray(picture).save(tmp_path / f"images/{index}.png")
+        rows.append({"file_name": f"images/{index}.png", "text": text, "face_box": [0, 0, 0.25, 1]})
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Calls the command inside this process, from tmp_path; every photos folder there must come out as it went in.
+
+    Exit 1 is a bug and fails the test.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Completed:
+        from trainer.cli import app
+
+        before = {folder: hashes(folder) for folder in tmp_path.rglob("photos")}
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+        assert {folder: hashes(folder) for folder in before} == before
+        assert done.exit_code != 1, done.stderr
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def spawn() -> Callable[..., subprocess.Popen[str]]:
+    """Starts `python -m trainer` as a user does, in a process of its own."""
+
+    def start(cwd: Path, *arguments: str | Path, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "trainer", *map(str, arguments)], cwd=cwd, env={**os.environ, **env}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def command(spawn: Callable[..., subprocess.Popen[str]]) -> Command:
+    """Runs `python -m trainer` to its end."""
+
+    def call(cwd: Path, *arguments: str | Path, **env: str) -> Completed:
+        process = spawn(cwd, *arguments, **env)
+        stdout, stderr = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, demo_files: list[Path], fast: list[str], command: Command, weights: Path
+) -> dict[str, Any]:
+    """One whole run of a subject called `zelda`, made once: `home`, its `arguments` and the `result` it printed.
+
+    A test that changes anything works on a copy: see `retrained`.
+    """
+    home = tmp_path_factory.mktemp("trained")
+    (home / "subjects/zelda/photos").mkdir(parents=True)
+    for index, file in enumerate(demo_files[:14]):
+        shutil.copyfile(file, home / f"subjects/zelda/photos/holiday{index:02d}.jpg")
+    arguments = ["train", "zelda", "--json", *fast]
+    done = command(home, *arguments)
+    assert done.returncode == 0, done.stderr
+    return {"home": home, "arguments": arguments, "result": json.loads(done.stdout)["result"], "stdout": done.stdout}
+
+
+@pytest.fixture
+def copied(trained: dict[str, Any], tmp_path: Path) -> Path:
+    """A copy of the finished run's home that the test may change; the same command reuses what is left there."""
+    home = tmp_path / "home"
+    shutil.copytree(trained["home"], home, symlinks=True)
+    return home
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below the folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

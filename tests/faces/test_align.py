@@ -1,10 +1,19 @@
-"""Similarity transforms recover what made them."""
+"""Similarity transforms recover what made them; crops put faces where they should be."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.faces.align import ARCFACE_112, crop_square, similarity_transform
+from trainer.faces.align import (
+    ARCFACE_112,
+    CENTRE,
+    EYES,
+    EYES_TO_MOUTH,
+    crop_square,
+    portrait_crop,
+    similarity_transform,
+)
 
 
 @given(st.floats(0.1, 10), st.floats(-3.1, 3.1), st.floats(-500, 500), st.floats(-500, 500))
@@ -26,3 +35,38 @@ def test_a_large_square_is_shrunk_without_aliasing() -> None:
     shrunk = crop_square(stripes, 0, 0, 512, 64).astype(float)
     assert abs(shrunk.mean() - 127.5) < 2
     assert shrunk.std() < 2
+
+
+def landmarks_of(eyes: float, drop: float, x: float, y: float) -> np.ndarray:
+    """Five upright landmarks with this distance of the eyes and of eyes and mouth, around (x, y)."""
+    points = np.array([[-0.5 * eyes, 0], [0.5 * eyes, 0], [0, 0.55 * drop], [-0.4 * eyes, drop], [0.4 * eyes, drop]])
+    return (points - points.mean(0) + [x, y]).astype(np.float32)
+
+
+def bright_spots(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The same picture, black but for a soft white spot on each landmark."""
+    y, x = np.mgrid[0 : picture.shape[0], 0 : picture.shape[1]]
+    spots = sum(np.exp(-((x - px) ** 2 + (y - py) ** 2) / 18) for px, py in landmarks)
+    return np.repeat((255 * np.minimum(spots, 1)).astype(np.uint8)[:, :, None], 3, 2)
+
+
+@pytest.mark.parametrize(("eyes", "drop", "rule"), [(60, 40, "eyes"), (30, 70, "mouth"), (250, 150, "eyes")])
+def test_the_portrait_framing_puts_the_face_where_the_base_has_it(eyes: float, drop: float, rule: str) -> None:
+    landmarks = landmarks_of(eyes, drop, 500.0, 450.0)
+    picture = bright_spots(np.zeros((900, 1000, 3)), landmarks)
+    crop = portrait_crop(picture, landmarks, 256)
+    scale = EYES / eyes if rule == "eyes" else EYES_TO_MOUTH / drop
+    wanted = 256 * ((landmarks - landmarks.mean(0)) * scale + CENTRE)
+    for x, y in wanted:
+        near = crop[int(y) - 6 : int(y) + 7, int(x) - 6 : int(x) + 7, 0].astype(float)
+        rows, columns = np.mgrid[int(y) - 6 : int(y) + 7, int(x) - 6 : int(x) + 7]
+        assert near.max() > 100
+        assert abs((rows * near).sum() / near.sum() - y) < 1
+        assert abs((columns * near).sum() / near.sum() - x) < 1
+
+
+def test_a_face_at_the_edge_is_framed_with_the_edge_repeated() -> None:
+    picture = np.full((200, 200, 3), 77, np.uint8)
+    crop = portrait_crop(picture, landmarks_of(60, 60, 10.0, 10.0), 128)
+    assert crop.shape == (128, 128, 3)
+    assert (crop == 77).all()

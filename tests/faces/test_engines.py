@@ -10,10 +10,11 @@ from trainer.faces.align import ARCFACE_112
 from trainer.faces.base import ENGINES, cosine_matrix, get_detector, get_embedder
 from trainer.records import Face
 
+SHIPPED = [engine for engine in ENGINES if engine != "insightface"]  # its packs are the user's own
 FACE = Face((20.0, 20.0, 90.0, 105.0), ARCFACE_112, 1.0)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", SHIPPED)
 def test_an_embedding_is_a_repeatable_unit_vector(engine: str, weights: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
     embedder = get_embedder(engine, weights)

@@ -1,0 +1,62 @@
+"""The verdict's word and its reasons, each from the number that calls for it."""
+
+from typing import Any
+
+import pytest
+
+from trainer.evaluate.stage import FAIR, STRONG, verdict
+
+
+def card(share: float | None = 0.8, **changes: Any) -> dict[str, Any]:
+    """A scorecard without any reason to doubt it, but for the changes."""
+    good: dict[str, Any] = {
+        "identity": {"mean": 0.5, "ceiling": 0.6, "floor_base": 0.1, "of_ceiling": share},
+        "copying": {"excess": 0.0},
+        "detection_rate": 1.0,
+        "leak": {"excess": 0.0},
+        "photos": {"report": 5},
+    }
+    for key, value in changes.items():
+        good[key] = good[key] | value if isinstance(value, dict) else value
+    return good
+
+
+@pytest.mark.parametrize(
+    ("share", "word"),
+    [
+        (1.2, "strong"),
+        (STRONG, "strong"),
+        (STRONG - 0.001, "fair"),
+        (FAIR, "fair"),
+        (FAIR - 0.001, "weak"),
+        (-1, "weak"),
+    ],
+)
+def test_the_word_follows_the_share_of_the_ceiling(share: float, word: str) -> None:
+    assert verdict(card(share), 0.15) == (word, [])
+
+
+def test_without_a_share_nothing_can_be_said() -> None:
+    word, reasons = verdict(card(None), 0.15)
+    assert word == "unmeasurable"
+    assert reasons
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"identity": {"mean": 0.61}}, "above the person's own ceiling"),
+        ({"copying": {"excess": 0.16}}, "nearer to the photos it was fitted on"),
+        ({"detection_rate": 0.9}, "no face in 10%"),
+        ({"leak": {"excess": 0.21}}, "class word alone"),
+        ({"photos": {"report": 3}}, "only 3 sealed photos"),
+    ],
+)
+def test_each_doubt_is_said_once(changes: dict[str, Any], said: str) -> None:
+    _, reasons = verdict(card(**changes), 0.15)
+    assert len(reasons) == 1
+    assert said in reasons[0]
+
+
+def test_a_leak_of_nothing_learned_is_no_leak() -> None:
+    assert verdict(card(identity={"mean": 0.12}, leak={"excess": 0.2}), 0.15)[1] == []

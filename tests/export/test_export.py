@@ -1,0 +1,130 @@
+"""What is exported: the scored pictures come back, every file is accounted for, and nothing says who it is."""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from trainer.adapter import read_adapter, tensors_sha256, write_adapter
+from trainer.bases.base import Base, get_base
+from trainer.errors import IntegrityError
+from trainer.export import stage
+from trainer.export.parity import check_parity
+from trainer.records import Checkpoint
+
+
+@pytest.fixture
+def exported(trained: dict[str, Any]) -> Path:
+    folder: Path = trained["home"] / Path(trained["result"]["adapter"]).parent
+    return folder
+
+
+@pytest.fixture
+def base(random_base: Path) -> Base:
+    return get_base("portrait-tiny", str(random_base))
+
+
+def settings(**changes: Any) -> stage.Settings:
+    plain = {"file_stem": "zelda", "trigger": "ohwx", "class_word": "person", "rank": 4, "dtype": "fp32", "kohya": True}
+    return stage.Settings(**(plain | changes))
+
+
+def test_the_folder_holds_what_the_contract_says(exported: Path) -> None:
+    found = sorted(path.name for path in exported.iterdir())
+    assert found == ["README.md", "manifest.json", "stage.json", "zelda.kohya.safetensors", "zelda.safetensors"]
+
+
+def test_the_manifest_accounts_for_every_file(exported: Path, trained: dict[str, Any]) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    for row in manifest["files"]:
+        data = (exported / row["file"]).read_bytes()
+        assert (row["bytes"], row["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert {row["file"] for row in manifest["files"]} == {"README.md", "zelda.kohya.safetensors", "zelda.safetensors"}
+    tensors, _ = read_adapter(exported / "zelda.safetensors")
+    assert manifest["tensors_sha256"] == tensors_sha256(tensors)
+    assert manifest["parity_levels"] == trained["result"]["stages"]["4_export"]["parity_levels"] <= 2
+    assert manifest["verdict"] == trained["result"]["stages"]["3_evaluate"]["verdict"]
+
+
+def test_the_exported_tensors_are_those_of_the_chosen_checkpoint(exported: Path, trained: dict[str, Any]) -> None:
+    step = trained["result"]["stages"]["4_export"]["step"]
+    checkpoint = exported.parent / f"2_fit/checkpoints/step-{step:06d}/adapter.safetensors"
+    assert tensors_sha256(read_adapter(exported / "zelda.safetensors")[0]) == tensors_sha256(
+        read_adapter(checkpoint)[0]
+    )
+
+
+def test_metadata_card_and_log_name_no_photo_and_no_person(exported: Path, trained: dict[str, Any]) -> None:
+    _, metadata = read_adapter(exported / "zelda.safetensors")
+    _, kohya = read_adapter(exported / "zelda.kohya.safetensors")
+    assert metadata["likeness.trigger"] == "ohwx"
+    assert kohya["ss_network_dim"] == kohya["ss_network_alpha"] == "4"
+    card = (exported / "README.md").read_text()
+    log = (exported.parent / "events.jsonl").read_text()
+    for text in (json.dumps(metadata), json.dumps(kohya), card, log):
+        assert not re.search("zelda|holiday|" + re.escape(str(trained["home"])), text, re.IGNORECASE)
+
+
+def test_the_card_is_a_model_card_with_the_score(exported: Path) -> None:
+    scorecard = json.loads((exported.parent / "3_evaluate/scorecard.json").read_text())
+    card = ModelCard.load(exported / "README.md")
+    assert card.data.library_name == "diffusers"
+    assert "lora" in card.data.tags
+    assert f"{scorecard['identity']['mean']:.3f}" in card.text
+    assert f"| {scorecard['verdict']} |" in card.text
+    assert "load_lora_weights" in card.text
+
+
+@pytest.fixture
+def checkpoint(exported: Path, tmp_path: Path) -> Checkpoint:
+    """One whose adapter changes pictures much: with a weak one everything would be in parity with everything."""
+    tensors, _ = read_adapter(exported / "zelda.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    strong = {
+        name: 0.2 * torch.randn(tensor.shape, generator=generator) if "lora_B" in name else tensor
+        for name, tensor in tensors.items()
+    }
+    write_adapter(tmp_path / "strong.safetensors", strong, {"format": "pt"})
+    return Checkpoint(4, tmp_path / "strong.safetensors")
+
+
+@pytest.fixture
+def evaluated(checkpoint: Checkpoint, exported: Path, base: Base, tmp_path: Path) -> Path:
+    """The run's evaluation with the first batch made by that checkpoint."""
+    from PIL import Image
+
+    folder = tmp_path / "3_evaluate"
+    shutil.copytree(exported.parent / "3_evaluate", folder)
+    batch = json.loads((folder / "samples/adapter.json").read_text())
+    base.use_adapter(checkpoint.adapter)
+    base.sample(
+        batch["prompts"], batch["seeds"], batch["steps"], batch["guidance"], len(batch["prompts"]),
+        lambda index, picture: Image.fromarray(picture).save(folder / "samples" / batch["files"][index]),
+    )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("fp32", torch.float32), ("fp16", torch.float16)])
+def test_a_strong_adapter_is_in_parity_too(
+    dtype: str, kind: torch.dtype, checkpoint: Checkpoint, evaluated: Path, base: Base, tmp_path: Path
+) -> None:
+    (tmp_path / "4_export").mkdir()
+    facts = stage.export(checkpoint, base, evaluated, settings(dtype=dtype, kohya=False), tmp_path / "4_export")
+    assert facts["parity_levels"] <= (0 if dtype == "fp32" else 2)
+    tensors, _ = read_adapter(tmp_path / "4_export/zelda.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {kind}
+    assert not (tmp_path / "4_export/zelda.kohya.safetensors").exists()
+
+
+def test_a_file_that_makes_other_pictures_is_refused(checkpoint: Checkpoint, evaluated: Path, base: Base) -> None:
+    tensors, _ = read_adapter(checkpoint.adapter)
+    write_adapter(checkpoint.adapter, {name: 1.02 * tensor for name, tensor in tensors.items()}, {"format": "pt"})
+    with pytest.raises(IntegrityError, match="of 255 levels") as caught:
+        check_parity(base, checkpoint.adapter, evaluated)
+    assert "export.dtype=fp32" in caught.value.hint

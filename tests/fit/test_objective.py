@@ -1,0 +1,75 @@
+"""The loss: hand-computed weights, and the whole of it written out sample by sample."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.bases.base import Base, get_base
+from trainer.fit.batches import Batch
+from trainer.fit.lora import add_lora
+from trainer.fit.objective import diffusion_loss, min_snr_weight
+
+ALPHAS = torch.tensor([0.5, 0.9, 0.99, 0.1])
+SNR = [1.0, 9.0, 99.0, 1 / 9]
+
+
+def test_min_snr_of_noise_prediction_is_capped_over_snr() -> None:
+    wanted = torch.tensor([min(snr, 5.0) / snr for snr in SNR])
+    torch.testing.assert_close(min_snr_weight(ALPHAS, 5.0, velocity=False), wanted, rtol=1e-4, atol=0)
+    torch.testing.assert_close(wanted, torch.tensor([1.0, 5 / 9, 5 / 99, 1.0]))
+
+
+def test_min_snr_of_velocity_has_one_more_below() -> None:
+    wanted = torch.tensor([1 / 2, 5 / 10, 5 / 100, (1 / 9) / (10 / 9)])
+    torch.testing.assert_close(min_snr_weight(ALPHAS, 5.0, velocity=True), wanted, rtol=1e-4, atol=0)
+
+
+@pytest.fixture
+def base(random_base: Path) -> Base:
+    return get_base("portrait-tiny", str(random_base))
+
+
+def batch(base: Base, size: int = 4) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = (torch.randn((size, 4, 16, 16), generator=generator) for _ in range(2))
+    text = base.encode_texts(["photo of ohwx person"] * size)
+    return Batch(latents, text, torch.ones(size, 1, 16, 16), noise, torch.tensor([0, 300, 700, 999][:size]))
+
+
+def by_hand(base: Base, given: Batch) -> torch.Tensor:
+    """(n, 4, 16, 16) squared errors of the velocity, written out sample by sample."""
+    rows = []
+    for z, noise, t, text in zip(given.latents, given.noise, given.timesteps, given.text, strict=True):
+        a, b = base.alphas[t].sqrt(), (1 - base.alphas[t]).sqrt()
+        rows.append((base.predict((a * z + b * noise)[None], t[None], text[None])[0] - (a * noise - b * z)) ** 2)
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def test_the_loss_is_the_mean_squared_error_of_the_velocity(base: Base) -> None:
+    given = batch(base)
+    loss = diffusion_loss(base, given, None)
+    torch.testing.assert_close(loss, by_hand(base, given).mean(), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_places_and_noise_levels_are_weighted(base: Base) -> None:
+    given = batch(base)
+    weight = torch.ones(4, 1, 16, 16)
+    weight[:, :, :8] = 0
+    snr = base.alphas[given.timesteps] / (1 - base.alphas[given.timesteps])
+    levels = torch.minimum(snr, torch.tensor(5.0)) / (snr + 1)
+    errors = by_hand(base, given)
+    errors[:, :, :8] = 0
+    loss = diffusion_loss(base, replace(given, weight=weight), 5.0)
+    torch.testing.assert_close(loss, (errors.mean((1, 2, 3)) * levels).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_reaches_the_adapter_and_nothing_else(base: Base) -> None:
+    parameters = add_lora(base.denoiser, 4, 4.0, base.lora_targets("attention+conv"), 0)
+    diffusion_loss(base, batch(base), 5.0).backward()
+    moved = [parameter.grad is not None and bool(parameter.grad.any()) for parameter in parameters]
+    assert sum(moved) == len(parameters) // 2  # B moves first: while it is zero, A has no gradient
+    assert all(p.grad is None for p in base.denoiser.parameters() if not p.requires_grad)

@@ -1,0 +1,52 @@
+"""The consensus is that of the largest group of look-alikes, and strangers are far from it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.faces.base import get_detector, get_embedder
+from trainer.pictures import open_picture
+from trainer.prepare.identity import similarity_to_consensus
+from trainer.records import Floats
+
+STRANGER = Path(__file__).resolve().parent.parent / "data" / "stranger.jpg"
+
+
+def around(axis: int, count: int, rng: np.random.Generator) -> Floats:
+    """Unit vectors near one axis of a 64-d space."""
+    cloud = np.eye(64)[axis] + 0.05 * rng.standard_normal((count, 64))
+    return (cloud / np.linalg.norm(cloud, axis=1, keepdims=True)).astype(np.float32)
+
+
+@given(st.integers(3, 20), st.integers(0, 2), st.integers(0, 99))
+def test_the_majority_is_the_person(majority: int, others: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = np.concatenate([around(0, majority, rng), around(1, others, rng)])
+    order = rng.permutation(len(vectors))
+    likeness = np.empty(len(vectors))
+    likeness[order] = similarity_to_consensus(vectors[order], 0.3)
+    assert (likeness[:majority] > 0.8).all()
+    assert (likeness[majority:] < 0.3).all()
+
+
+def test_strangers_among_themselves_do_not_pull_the_consensus() -> None:
+    rng = np.random.default_rng(0)
+    strangers = np.concatenate([around(axis, 1, rng) for axis in range(1, 8)])
+    likeness = similarity_to_consensus(np.concatenate([strangers, around(0, 4, rng)]), 0.3)
+    assert (likeness[-4:] > 0.8).all()
+    assert (likeness[:-4] < 0.3).all()
+
+
+@pytest.mark.parametrize("engine", ["dlib", "onnx"])
+def test_real_photos_agree_and_a_real_stranger_does_not(engine: str, demo_files: list[Path], weights: Path) -> None:
+    detector, embedder = get_detector(weights), get_embedder(engine, weights)
+    vectors = []
+    for path in [*demo_files[:10], STRANGER]:
+        picture = open_picture(path, 10**8).rgb_u8
+        vectors.append(embedder.embed(picture, max(detector.detect(picture), key=lambda face: face.width)))
+    likeness = similarity_to_consensus(vectors, 0.3)
+    assert likeness[:-1].min() > likeness[-1] + 0.1
+    assert likeness[-1] < 0.3
