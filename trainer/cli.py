@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from collections.abc import Callable
@@ -223,6 +224,7 @@ def weights_get(
 def main() -> None:
     """The `trainer` command."""
     signal.signal(signal.SIGTERM, _stop)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it tells of optional parts that nobody here needs
     app()
 
 
