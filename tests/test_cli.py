@@ -42,7 +42,8 @@ def test_every_command_has_help(name: str, cli: Command) -> None:
 
 def test_the_commands_are_these() -> None:
     groups = [group.name for group in trainer.cli.app.registered_groups]
-    names = [command.callback.__name__ for command in trainer.cli.app.registered_commands if command.callback]
+    commands = trainer.cli.app.registered_commands
+    names = [command.name or command.callback.__name__ for command in commands if command.callback]
     assert sorted(names + [name for name in groups if name]) == sorted(COMMANDS)
 
 

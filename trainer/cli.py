@@ -37,74 +37,33 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.
 DEFAULT_RECIPE = "portrait-tiny"
 
 
-@app.command()
-def train(
-    subject: SubjectName,
-    recipe: RecipeName = None,
-    photos: PhotosFolder = None,
-    overrides: Overrides = None,
-    out: RunsFolder = Path("runs"),
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Photos to a scored adapter: prepare, fit, evaluate, export. Finished stages are skipped, stopped ones resume."""
-    _stages("train", "4_export", subject, recipe, photos, overrides, out, fresh, json)
+STAGES = (
+    ("train", "4_export", "Photos to a scored adapter. Finished stages are skipped, a stopped one resumes."),
+    ("prepare", "1_prepare", "Check the photos, seal some, frame and caption the rest."),
+    ("fit", "2_fit", "Train the adapter, after prepare where that is not done."),
+    ("evaluate", "3_evaluate", "Score the checkpoints on the sealed photos, after the stages before it."),
+    ("export", "4_export", "Write the chosen checkpoint as adapter files, after the stages before it."),
+)
 
 
-@app.command()
-def prepare(
-    subject: SubjectName,
-    recipe: RecipeName = None,
-    photos: PhotosFolder = None,
-    overrides: Overrides = None,
-    out: RunsFolder = Path("runs"),
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Check the photos, seal some, frame and caption the rest."""
-    _stages("prepare", "1_prepare", subject, recipe, photos, overrides, out, fresh, json)
+def _add_stage_command(command: str, until: str, words: str) -> None:
+    """The five commands take the same options and differ in where they stop."""
+
+    @app.command(command, help=words)
+    def run(
+        subject: SubjectName,
+        recipe: RecipeName = None,
+        photos: PhotosFolder = None,
+        overrides: Overrides = None,
+        out: RunsFolder = Path("runs"),
+        fresh: Fresh = False,
+        json: Json = False,
+    ) -> None:
+        _stages(command, until, subject, recipe, photos, overrides, out, fresh, json)
 
 
-@app.command()
-def fit(
-    subject: SubjectName,
-    recipe: RecipeName = None,
-    photos: PhotosFolder = None,
-    overrides: Overrides = None,
-    out: RunsFolder = Path("runs"),
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Train the adapter, after prepare where that is not done."""
-    _stages("fit", "2_fit", subject, recipe, photos, overrides, out, fresh, json)
-
-
-@app.command()
-def evaluate(
-    subject: SubjectName,
-    recipe: RecipeName = None,
-    photos: PhotosFolder = None,
-    overrides: Overrides = None,
-    out: RunsFolder = Path("runs"),
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Score the checkpoints on the sealed photos, after the stages before it."""
-    _stages("evaluate", "3_evaluate", subject, recipe, photos, overrides, out, fresh, json)
-
-
-@app.command()
-def export(
-    subject: SubjectName,
-    recipe: RecipeName = None,
-    photos: PhotosFolder = None,
-    overrides: Overrides = None,
-    out: RunsFolder = Path("runs"),
-    fresh: Fresh = False,
-    json: Json = False,
-) -> None:
-    """Write the chosen checkpoint as adapter files, after the stages before it."""
-    _stages("export", "4_export", subject, recipe, photos, overrides, out, fresh, json)
+for _command, _until, _words in STAGES:
+    _add_stage_command(_command, _until, _words)
 
 
 @app.command()
