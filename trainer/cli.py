@@ -182,7 +182,8 @@ def weights_get(
 
 def main() -> None:
     """The `trainer` command."""
-    signal.signal(signal.SIGTERM, _stop)
+    for polite in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with SIGINT ignored
+        signal.signal(polite, _stop)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it tells of optional parts that nobody here needs
     app()
 

@@ -81,12 +81,13 @@ def write_stranger(path: Path, good: Path) -> None:
 
 def write_tiny_face(path: Path, good: Path) -> None:
     with Image.open(STRANGER) as image:
-        image.resize((80, 80)).save(path)
+        image.resize((66, 66)).save(path)
 
 
 def write_blurred(path: Path, good: Path) -> None:
-    with Image.open(STRANGER) as image:
-        image.resize((512, 512)).filter(ImageFilter.GaussianBlur(10)).save(path)
+    with Image.open(good) as image:  # with a margin: a face cut by the border has a sharp edge there
+        wide = np.pad(np.asarray(image.convert("RGB")), ((128, 128), (128, 128), (0, 0)), mode="edge")
+    Image.fromarray(wide).filter(ImageFilter.GaussianBlur(5)).save(path)
 
 
 @pytest.mark.parametrize(
