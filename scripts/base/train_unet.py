@@ -22,6 +22,7 @@ from captions import EXPRESSION_WORDS, caption, known_words, vocabulary
 from pictures import held_out_split, read_pictures, to_tensor
 from train_autoencoder import load_autoencoder, load_pixels
 
+from trainer.bases.base import resolve_precision
 from trainer.faces.attributes import AttributeReader, mirrored
 from trainer.faces.onnx import OnnxDetector
 from trainer.weights import cache_folder
@@ -217,11 +218,6 @@ def main() -> None:
             return
 
 
-def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 natively; elsewhere bf16 is a hundred times slower than fp32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def parameter_groups(model) -> list[dict]:
     """The denoiser, its cross-attention, which has far to go, and the text encoder, with their shares of the rate."""
     unet = list(model["unet"].named_parameters())
@@ -258,7 +254,7 @@ def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step):
     noise = torch.randn(z.shape, generator=generator)
     t = torch.randint(1000, (BATCH,), generator=generator)
     signal, spread = alphas[t].sqrt().view(-1, 1, 1, 1), (1 - alphas[t]).sqrt().view(-1, 1, 1, 1)
-    with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16()):
+    with torch.autocast("cpu", torch.bfloat16, enabled=resolve_precision("auto", z.device) == "bf16"):
         noisy = (signal * z + spread * noise).contiguous(memory_format=torch.channels_last)
         predicted = model["unet"](noisy, t, model["text"](texts).last_hidden_state).sample
     return (predicted.float() - (signal * noise - spread * z)).square().mean()

@@ -31,7 +31,7 @@ def sample_prompts(
     Whole batches that are already there are read back: batches stay the same, so a picture's bits do too.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(row, seed) for row in range(len(prompts)) for seed in range(seeds)]
+    jobs = sampling_jobs(prompts, seeds)
     files = [folder / picture_name(row, seed) for row, seed in jobs]
     with console.progress(label, len(jobs)) as tick:
         for start in range(0, len(jobs), sampling.batch_size):
@@ -42,6 +42,11 @@ def sample_prompts(
             tick(len(batch))
     pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     return [pictures[row * seeds : (row + 1) * seeds] for row in range(len(prompts))]
+
+
+def sampling_jobs(prompts: Sequence[Prompt], seeds: int) -> list[tuple[int, int]]:
+    """(prompt index, seed) of every picture, in the order in which batches are cut."""
+    return [(row, seed) for row in range(len(prompts)) for seed in range(seeds)]
 
 
 def picture_name(prompt: int, seed: int) -> str:

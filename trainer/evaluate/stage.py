@@ -18,7 +18,7 @@ from trainer.evaluate.copying import copying_excess, nearest
 from trainer.evaluate.judge import Seen, look, read_photos
 from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts, select_prompts
 from trainer.evaluate.report import Shown, write_report
-from trainer.evaluate.sample import Sampling, picture_name, sample_prompts
+from trainer.evaluate.sample import Sampling, picture_name, sample_prompts, sampling_jobs
 from trainer.evaluate.select import Candidate, choose
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
@@ -119,7 +119,8 @@ class Evaluator:
         """The judge's part of the scorecard, and what the report shows."""
         galleries = self._galleries(chosen)
         split = self.photos.split
-        real = self._look_at(split.report, self.eyes.judge)
+        real_pictures = read_photos(self.photos.files(split.report), self.settings.max_pixels)
+        real = look(real_pictures, self.eyes.detector, self.eyes.judge)
         others = self._look_at(split.select + split.fit, self.eyes.judge)
         fitted = others.vectors[len(split.select) :]
         identity = self._identity(galleries, real, others)
@@ -137,7 +138,7 @@ class Evaluator:
             "by_prompt": _by_prompt(adapter, real.vectors, scores),
         }
         shown = Shown(
-            real=read_photos(self.photos.files(split.report), self.settings.max_pixels),
+            real=real_pictures,
             real_faces=real.faces,
             adapter=adapter.pictures,
             base=base.pictures,
@@ -149,7 +150,7 @@ class Evaluator:
         """samples/adapter.json: all it takes to make the first batch of scored pictures again."""
         s = self.settings
         prompts = report_prompts(self.base.prompt_set, self.who)
-        jobs = [(row, seed) for row in range(len(prompts)) for seed in range(s.seeds)][: s.sampling.batch_size]
+        jobs = sampling_jobs(prompts, s.seeds)[: s.sampling.batch_size]
         (self.folder / "samples").mkdir(exist_ok=True)
         write_json(
             self.folder / "samples/adapter.json",
