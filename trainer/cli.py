@@ -172,7 +172,7 @@ def weights_get(
     def work(console: Console) -> dict[str, Any]:
         from trainer.weights import cache_folder, fetch
 
-        console.say("bringing face model files (about 140 MB, once)")
+        console.say("bringing face model files (56 MB, once)")
         brought = fetch(cache_folder(), again)
         console.result(f"{len(brought)} brought into {cache_folder()}; all are whole")
         return {"folder": str(cache_folder()), "brought": brought}

@@ -96,7 +96,7 @@ class Pipeline:
     def _bring_weights(self) -> None:
         missing = [file for file in WEIGHTS if not (cache_folder() / file).is_file()]
         if missing:
-            self.console.say(f"bringing {len(missing)} face model files (about 140 MB, once) into {cache_folder()}")
+            self.console.say(f"bringing {len(missing)} face model files (56 MB, once) into {cache_folder()}")
         with saying_disk_full(cache_folder()):
             fetch(cache_folder())
 

@@ -7,9 +7,9 @@ nose, right and left mouth corner, as they appear from left to right in an uprig
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -146,13 +146,3 @@ class Prompt:
     text: str
     group: str
     expects: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class StageOutcome:
-    """What a stage tells the pipeline: where it wrote, whether it ran or was reused, and what to show."""
-
-    folder: Path
-    reused: bool
-    seconds: float
-    facts: dict[str, Any] = field(default_factory=dict)
