@@ -44,9 +44,10 @@ CONSENSUS = 0.7  # and of the adapter's pictures to their mean
 TURN = 0.3  # how far the nose moves, in eye distances
 SIDE_LIGHT = 0.3
 FIT = Settings(
-    steps=240, batch_size=8, checkpoint_every=240, rank=16, alpha=16, targets="attention+conv", learning_rate=1e-3,
-    warmup_steps=20, weight_decay=0.01, min_snr_gamma=5.0, face_weight=2.0, caption_dropout=0.1, mirror=True,
-    max_grad_norm=1.0, seed=0,
+    trigger="ohwx", steps=240, batch_size=8, checkpoint_every=240, rank=16, alpha=16, targets="attention+conv",
+    learning_rate=1e-3, warmup_steps=20, weight_decay=0.01, min_snr_gamma=5.0, face_weight=2.0, caption_dropout=0.0,
+    wordings=4, word_dropout=0.5, prior_batch=4, prior_rows=192, prior_pictures=0, mirror=True, max_grad_norm=1.0,
+    seed=0,
 )  # fmt: skip
 PHOTOS = 24
 PHOTO_PX = 256

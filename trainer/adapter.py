@@ -46,6 +46,15 @@ def read_adapter(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise IntegrityError(f"{path} is not a readable adapter: {error}") from None
 
 
+def loading_lines(base: str, adapter: Path, prompt: str, guidance: float) -> str:
+    """The three lines of Python that load an adapter into a diffusers pipeline and make a picture."""
+    return (
+        f'pipe = diffusers.StableDiffusionPipeline.from_pretrained("{base}")\n'
+        f'pipe.load_lora_weights("{adapter.parent}", weight_name="{adapter.name}")\n'
+        f'pipe("{prompt}", guidance_scale={guidance:g}).images[0].save("picture.png")'
+    )
+
+
 def tensors_sha256(tensors: Tensors) -> str:
     """SHA-256, hex, over names, shapes, types and values, whatever the file around them says."""
     digest = hashlib.sha256()

@@ -67,6 +67,26 @@ for _command, _until, _words in STAGES:
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, such as runs/alice/latest; the first is the measure.")
+    ],
+    json: Json = False,
+) -> None:
+    """Scored runs side by side, with the interval of their difference."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.evaluate.compare import compare as compare_runs
+        from trainer.summary import show_comparison
+
+        found = compare_runs(runs)
+        show_comparison(found, console)
+        return found
+
+    _run("compare", json, work)
+
+
+@app.command()
 def forget(
     subject: SubjectName,
     out: RunsFolder = Path("runs"),

@@ -184,7 +184,8 @@ class Pipeline:
             "fit": f.model_dump(mode="json"),
             "base": self.base.sha256,
         }
-        settings = stage.Settings(**{name: getattr(f, name) for name in stage.Settings.__slots__})
+        values = {name: getattr(f, name) for name in stage.Settings.__slots__ if name != "trigger"}
+        settings = stage.Settings(self.recipe.prepare.trigger, **values)
 
         def work(part: Path) -> dict[str, Any]:
             base = self._load_base(f.precision)

@@ -108,8 +108,18 @@ class FitSection(Section):
     """Min-SNR loss weighting (arXiv 2303.09556, eq. 7). None: every noise level weighs the same."""
     face_weight: Annotated[float, Field(ge=1.0, le=20.0)] = 2.0
     """Loss weight inside the face box against 1.0 outside."""
-    caption_dropout: Fraction = 0.1
-    """Share of samples trained on the empty caption, which keeps guidance working."""
+    caption_dropout: Fraction = 0.0
+    """Share of samples trained on the empty caption. 0 with a prior: it keeps that caption, and so guidance, alive."""
+    wordings: Annotated[int, Field(ge=1, le=64)] = 6
+    """Captions cached for each sample: the whole one and shorter ones, drawn with equal chance."""
+    word_dropout: Fraction = 0.5
+    """Chance of each attribute to be left out of a shorter caption, so that short prompts call the person too."""
+    prior_batch: Annotated[int, Field(ge=0, le=256)] = 4
+    """Rows added to each step that hold the adapter to the base's own answers where the trigger is absent. 0: none."""
+    prior_rows: Annotated[int, Field(ge=1, le=100_000)] = 384
+    """Answers of the base to draw those rows from, computed once before the first step."""
+    prior_pictures: Annotated[int, Field(ge=0, le=10_000)] = 24
+    """Pictures of other people of the class, made by the base, that half of the answers are about. 0: none."""
     mirror: bool = True
     """Also train on mirrored samples. Turn off for a face that is told by an asymmetry."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
@@ -129,7 +139,7 @@ class EvaluateSection(Section):
     """Prompts per checkpoint when choosing; the report uses all of them."""
     sampling_steps: Annotated[int, Field(ge=1, le=200)] = 16
     """Steps a picture, of the scheduler that the base comes with (portrait-tiny: DPM-Solver++)."""
-    guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 2.0
+    guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 4.0
     """Classifier-free guidance scale."""
     batch_size: Annotated[int, Field(ge=1, le=64)] = 8
     """Pictures sampled at once."""
@@ -139,8 +149,8 @@ class EvaluateSection(Section):
     """False-accept rate at which the pass threshold is fitted on the strangers."""
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Bootstrap rounds of the 95% interval."""
-    copying_limit: Fraction = 0.15
-    """Nearest-fit minus nearest-sealed similarity above which a checkpoint is vetoed when another is not."""
+    copying_limit: Fraction = 0.1
+    """Copying excess above which the report warns, and a checkpoint is vetoed when another is not."""
     gate: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.0
     """`of_ceiling` below which the run ends with exit 5 (the adapter is still written)."""
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainer.adapter import loading_lines
 from trainer.console import Console
 
 
@@ -31,7 +32,28 @@ def show(summary: dict[str, Any], console: Console) -> None:
         adapter = Path(summary["adapter"])
         console.result(f"adapter: {adapter}")
         console.result("\nLoad it anywhere diffusers runs:\n")
-        console.result(_load_lines(adapter, card, summary["base_folder"]))
+        prompt, guidance = card["by_prompt"][0]["prompt"], card["sampling"]["guidance"]
+        console.result(loading_lines(summary["base_folder"], adapter, prompt, guidance))
+
+
+def show_comparison(found: dict[str, Any], console: Console) -> None:
+    """Every run in one row, then each difference from the first in words."""
+    keys = ("of_ceiling", "likeness", "copying", "leak", "prompt", "fit_s")
+    rows = [
+        (row["run"], row["subject"], row["recipe"], *(_cell(row[key]) for key in keys), row["verdict"])
+        for row in found["runs"]
+    ]
+    console.table("Side by side", rows, ("run", "subject", "recipe", *keys, "verdict"))
+    for one in found["differences"]:
+        low, high = one["ci95"]
+        said = "more" if one["of_ceiling"] > 0 else "less"
+        told = f"{said} like its person than the first" if one["told_apart"] else "too close to the first to tell"
+        pairs = "picture by picture" if one["paired"] else "other prompts, seeds or photos: not picture by picture"
+        console.result(f"{one['run']}: {one['of_ceiling']:+.3f} (95% {low:+.3f} to {high:+.3f}), {told}; {pairs}")
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _photos(facts: dict[str, Any]) -> str:
@@ -51,15 +73,6 @@ def _score(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("floor", f"{identity['floor_strangers']:.3f} strangers, {identity['floor_base']:.3f} base alone"),
         ("of_ceiling", share),
         ("face found in", f"{card['detection_rate']:.0%} of the pictures"),
-        ("copying", f"{card['copying']['excess']:+.3f} nearer to fitted photos than to sealed ones"),
+        ("copying", f"{card['copying']['excess']:+.3f} nearer to fitted photos than a new photo is"),
     ]
     return rows
-
-
-def _load_lines(adapter: Path, card: dict[str, Any], base_folder: str) -> str:
-    prompt = card["by_prompt"][0]["prompt"]
-    return (
-        f'pipe = diffusers.StableDiffusionPipeline.from_pretrained("{base_folder}")\n'
-        f'pipe.load_lora_weights("{adapter.parent}", weight_name="{adapter.name}")\n'
-        f'pipe("{prompt}", guidance_scale=2).images[0].save("picture.png")'
-    )

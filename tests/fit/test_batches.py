@@ -13,11 +13,15 @@ from trainer.fit.cache import Cache
 LEVELS = 1000
 
 
+WORDINGS = 3
+
+
 def cache_of(samples: int, views: int = 2) -> Cache:
-    """Latents, texts and weights that say which sample and view they are of."""
+    """Latents, texts and weights that say which sample and view they are of; texts also which wording, 0 to 2."""
     marks = torch.arange(samples * views, dtype=torch.float32).reshape(samples, views)
     latents = marks[:, :, None, None, None].expand(samples, views, 4, 2, 2)
-    text = marks[:, :, None, None].expand(samples, views, 3, 5)
+    text = marks[:, :, None, None, None].repeat(1, 1, WORDINGS, 3, 5)
+    text[..., 1, :] = torch.arange(WORDINGS)[:, None]
     return Cache(latents, text, torch.full((3, 5), -1.0), marks[:, :, None, None, None].expand(samples, views, 1, 2, 2))
 
 
@@ -58,6 +62,12 @@ def test_text_and_weight_belong_to_their_latents(size: int, seed: int) -> None:
     for batch in batches(cache_of(7), 5, size, seed):
         assert torch.equal(batch.text[:, 0, 0], batch.latents[:, 0, 0, 0])
         assert torch.equal(batch.weight[:, 0, 0, 0], batch.latents[:, 0, 0, 0])
+
+
+def test_every_wording_is_drawn_about_equally_often() -> None:
+    drawn = Counter(int(w) for batch in batches(cache_of(7), 150, 8) for w in batch.text[:, 1, 0])
+    assert set(drawn) == set(range(WORDINGS))
+    assert min(drawn.values()) > 0.8 * 150 * 8 / WORDINGS
 
 
 def test_views_and_epochs_are_mixed() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trainer.bases.base import Base, get_base
-from trainer.fit.cache import build_cache, face_weights, mirrored_caption, read_samples
+from trainer.fit.cache import build_cache, class_caption, face_weights, mirrored_caption, read_samples, wordings_of
 
 edges = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
 
@@ -39,6 +39,29 @@ def test_a_mirrored_caption_swaps_sides_and_nothing_else() -> None:
     assert mirrored_caption(mirrored) == caption
 
 
+CAPTION = "photo of ohwx person, smiling, turned left, dark, color photo"
+
+
+@given(st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
+def test_wordings_are_the_caption_and_parts_of_it_in_order(count: int, dropout: float, seed: int) -> None:
+    first, *others = wordings_of(CAPTION, count, dropout, np.random.default_rng(seed))
+    assert first == CAPTION
+    assert len(others) == count - 1
+    for other in others:
+        words = iter(CAPTION.split(", "))
+        assert all(word in words for word in other.split(", "))  # a subsequence
+        assert other.startswith("photo of ohwx person")
+
+
+def test_words_are_left_out_at_their_rate() -> None:
+    kept = wordings_of(CAPTION, 2000, 0.3, np.random.default_rng(0))[1:]
+    assert sum("smiling" in wording for wording in kept) / len(kept) == pytest.approx(0.7, abs=0.05)
+
+
+def test_a_class_caption_has_no_trigger_and_all_the_rest() -> None:
+    assert class_caption(CAPTION, "ohwx") == "photo of person, smiling, turned left, dark, color photo"
+
+
 @pytest.fixture(scope="module")
 def base(random_base: Path) -> Base:
     return get_base("portrait-tiny", str(random_base))
@@ -47,14 +70,17 @@ def base(random_base: Path) -> Base:
 def test_both_views_are_encoded_with_their_captions(samples: Path, base: Base) -> None:
     ticks: list[int] = []
     found = read_samples(samples)
-    cache = build_cache(found, base, True, 2.0, lambda: ticks.append(1))
+    wordings = [[sample.caption, "photo of ohwx person"] for sample in found]
+    cache = build_cache(found, wordings, base, True, 2.0, lambda: ticks.append(1))
     assert cache.latents.shape == (2, 2, 4, 16, 16)
     assert cache.weight.shape == (2, 2, 1, 16, 16)
     assert len(ticks) == 2
     ramp = np.asarray(Image.open(found[0].path))
     torch.testing.assert_close(cache.latents[0, 1], base.encode_images([ramp[:, ::-1]])[0], rtol=0, atol=0)
     texts = base.encode_texts(["photo of ohwx person, turned left", "photo of ohwx person, turned right", ""])
-    assert torch.equal(cache.text[1], texts[:2])
+    assert cache.text.shape[:3] == (2, 2, 2)
+    assert torch.equal(cache.text[1, :, 0], texts[:2])
+    assert torch.equal(cache.text[1, 0, 1], base.encode_texts(["photo of ohwx person"])[0])
     assert torch.equal(cache.empty, texts[2])
     assert not torch.equal(texts[0], texts[1])
     assert torch.equal(cache.weight[0, 1], cache.weight[0, 0].flip(-1))
@@ -62,6 +88,7 @@ def test_both_views_are_encoded_with_their_captions(samples: Path, base: Base) -
 
 
 def test_without_mirroring_there_is_one_view(samples: Path, base: Base) -> None:
-    cache = build_cache(read_samples(samples), base, False, 1.0, lambda: None)
+    found = read_samples(samples)
+    cache = build_cache(found, [[sample.caption] for sample in found], base, False, 1.0, lambda: None)
     assert cache.latents.shape[1] == cache.text.shape[1] == cache.weight.shape[1] == 1
     assert torch.equal(cache.weight, torch.ones_like(cache.weight))

@@ -9,7 +9,7 @@ import torch
 from trainer.bases.base import Base, get_base
 from trainer.fit.batches import Batch
 from trainer.fit.lora import add_lora
-from trainer.fit.objective import diffusion_loss, min_snr_weight
+from trainer.fit.objective import diffusion_loss, examples_of, joined, min_snr_weight
 
 ALPHAS = torch.tensor([0.5, 0.9, 0.99, 0.1])
 SNR = [1.0, 9.0, 99.0, 1 / 9]
@@ -50,8 +50,8 @@ def by_hand(base: Base, given: Batch) -> torch.Tensor:
 @torch.no_grad()
 def test_the_loss_is_the_mean_squared_error_of_the_velocity(base: Base) -> None:
     given = batch(base)
-    loss = diffusion_loss(base, given, None)
-    torch.testing.assert_close(loss, by_hand(base, given).mean(), rtol=1e-4, atol=1e-5)
+    loss = diffusion_loss(base, examples_of(base, given), None)
+    torch.testing.assert_close(loss, by_hand(base, given).mean((1, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -63,13 +63,21 @@ def test_places_and_noise_levels_are_weighted(base: Base) -> None:
     levels = torch.minimum(snr, torch.tensor(5.0)) / (snr + 1)
     errors = by_hand(base, given)
     errors[:, :, :8] = 0
-    loss = diffusion_loss(base, replace(given, weight=weight), 5.0)
-    torch.testing.assert_close(loss, (errors.mean((1, 2, 3)) * levels).mean(), rtol=1e-4, atol=1e-5)
+    loss = diffusion_loss(base, examples_of(base, replace(given, weight=weight)), 5.0)
+    torch.testing.assert_close(loss, errors.mean((1, 2, 3)) * levels, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_joined_rows_are_those_of_the_parts(base: Base) -> None:
+    whole = examples_of(base, batch(base))
+    again = joined([whole.rows(torch.tensor([2])), whole.rows(torch.tensor([0, 3]))])
+    both = diffusion_loss(base, again, None)
+    torch.testing.assert_close(both, diffusion_loss(base, whole, None)[[2, 0, 3]], rtol=1e-4, atol=1e-5)
 
 
 def test_the_gradient_reaches_the_adapter_and_nothing_else(base: Base) -> None:
     parameters = add_lora(base.denoiser, 4, 4.0, base.lora_targets("attention+conv"), 0)
-    diffusion_loss(base, batch(base), 5.0).backward()
+    diffusion_loss(base, examples_of(base, batch(base)), 5.0).sum().backward()
     moved = [parameter.grad is not None and bool(parameter.grad.any()) for parameter in parameters]
     assert sum(moved) == len(parameters) // 2  # B moves first: while it is zero, A has no gradient
     assert all(p.grad is None for p in base.denoiser.parameters() if not p.requires_grad)

@@ -45,14 +45,24 @@ def threshold_at(cosines: Floats, false_accept_rate: float) -> float:
 
 
 def bootstrap_interval(cosines: Floats, rounds: int, seed: int = 0) -> tuple[float, float]:
-    """95% percentile interval of the mean of (prompts, seeds, photos) cosines, resampling all three axes.
+    """95% percentile interval of the mean of (prompts, seeds, photos) cosines, resampling all three axes."""
+    return interval95(bootstrap_means(cosines, rounds, seed))
+
+
+def bootstrap_means(cosines: Floats, rounds: int, seed: int = 0) -> Floats:
+    """(rounds,) means of (prompts, seeds, photos) cosines, each axis drawn anew with replacement.
 
     Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     rng = np.random.default_rng(seed)
-    means = np.empty(rounds)
+    means = np.empty(rounds, np.float32)
     for index in range(rounds):
         rows, columns, photos = (rng.integers(n, size=n) for n in cosines.shape)
         means[index] = cosines[np.ix_(rows, columns, photos)].mean()
-    low, high = np.quantile(means, [0.025, 0.975])
+    return means
+
+
+def interval95(values: Floats) -> tuple[float, float]:
+    """The range that leaves 2.5% of the values out on either side."""
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

@@ -14,6 +14,7 @@ from trainer.bases.base import Base
 from trainer.console import Console
 from trainer.errors import MissingPartError
 from trainer.evaluate import calibrate, probe
+from trainer.evaluate.compare import COSINES
 from trainer.evaluate.copying import copying_excess, nearest
 from trainer.evaluate.judge import Seen, look, read_photos
 from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts, select_prompts
@@ -23,9 +24,9 @@ from trainer.evaluate.select import Candidate, choose
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
 from trainer.records import RGB, Checkpoint, Floats, Prompt, Split
-from trainer.run import write_json
+from trainer.run import sha256_of, write_json
 
-VERSION = 1
+VERSION = 2
 STRONG, FAIR = 0.75, 0.5  # of_ceiling from which the verdict says so
 
 
@@ -104,12 +105,12 @@ class Evaluator:
             self.base.use_adapter(checkpoint.adapter)
             name = f"step {checkpoint.step}"
             gallery = self._gallery(prompts, f"select/{checkpoint.step:06d}", name, self.eyes.gate, seeds=1)
-            to_sealed, to_fit = gallery.seen.cosines(sealed), gallery.seen.cosines(fitted)
+            to_sealed = gallery.seen.cosines(sealed)
             score = probe.mean_score(self._prompt_scores(gallery))
             candidates.append(
                 Candidate(
                     checkpoint.step, float(to_sealed.mean()), 1.0 if score is None else score,
-                    copying_excess(to_fit, to_sealed),
+                    copying_excess(gallery.seen, fitted, sealed, split.fit, split.groups),
                 )
             )  # fmt: skip
         chosen = choose(candidates, s.copying_limit)
@@ -125,12 +126,14 @@ class Evaluator:
         fitted = others.vectors[len(split.select) :]
         identity = self._identity(galleries, real, others)
         adapter, base = galleries["adapter"], galleries["base"]
-        to_sealed, to_fit = adapter.seen.cosines(real.vectors), adapter.seen.cosines(fitted)
         scores, base_scores = self._prompt_scores(adapter), self._prompt_scores(base)
         card = {
             "identity": identity,
             "detection_rate": float(adapter.seen.detected.mean()),
-            "copying": {"to_fit_photos": nearest(to_fit), "excess": copying_excess(to_fit, to_sealed)},
+            "copying": {
+                "to_fit_photos": nearest(adapter.seen.cosines(fitted)),
+                "excess": copying_excess(adapter.seen, fitted, real.vectors, split.fit, split.groups),
+            },
             "leak": _leak(galleries, real.vectors),
             "prompt": _prompt(scores, base_scores),
             "diversity": {"adapter": probe.diversity(adapter.pictures), "base": probe.diversity(base.pictures)},
@@ -144,6 +147,7 @@ class Evaluator:
             base=base.pictures,
             per_picture=adapter.cosines(real.vectors).mean(2),
         )
+        self._write_cosines(adapter, real)
         return card, shown
 
     def write_first_batch(self) -> None:
@@ -160,6 +164,19 @@ class Evaluator:
                 "seeds": [seed for _, seed in jobs],
                 "steps": s.sampling.steps,
                 "guidance": s.sampling.guidance,
+            },
+        )
+
+    def _write_cosines(self, adapter: Gallery, real: Seen) -> None:
+        """cosines.json: what `trainer compare` resamples, and by which pairs; photos by hash, no embedding."""
+        plain = adapter.rows(style=False)
+        write_json(
+            self.folder / COSINES,
+            {
+                "prompts": [adapter.prompts[row].text for row in plain],
+                "seeds": self.settings.seeds,
+                "photos": [sha256_of(path) for path in self.photos.files(self.photos.split.report)],
+                "cosines": adapter.cosines(real.vectors)[plain].round(5).tolist(),
             },
         )
 
@@ -244,18 +261,19 @@ def evaluate(
     candidates, chosen = evaluator.select(checkpoints)
     evaluator.write_first_batch()
     judged, shown = evaluator.report(chosen)
-    split = evaluator.photos.split
+    split, s = evaluator.photos.split, evaluator.settings
     card = {
         "schema": 1,
         **head,
         "judge": {"name": evaluator.eyes.judge.name, "sha256": evaluator.eyes.judge.sha256},
         "gate": {"name": evaluator.eyes.gate.name, "sha256": evaluator.eyes.gate.sha256},
+        "sampling": {"seeds": s.seeds, "steps": s.sampling.steps, "guidance": s.sampling.guidance},
         "photos": {"fit": len(split.fit), "select": len(split.select), "report": len(split.report)},
         **judged,
         "checkpoints": [_checkpoint_row(candidate, chosen.step) for candidate in candidates],
         "cost": cost | {"total_s": round(cost["total_s"] + time.monotonic() - started, 2)},
     }
-    card["verdict"], card["reasons"] = verdict(card, evaluator.settings.copying_limit)
+    card["verdict"], card["reasons"] = verdict(card, s.copying_limit)
     write_json(evaluator.folder / "scorecard.json", card)
     write_report(evaluator.folder / "report.html", card, shown)
     return {"chosen_step": chosen.step, "of_ceiling": card["identity"]["of_ceiling"], "verdict": card["verdict"]}
@@ -270,7 +288,7 @@ def verdict(card: dict[str, Any], copying_limit: float) -> tuple[str, list[str]]
     if identity["mean"] > identity["ceiling"]:
         reasons.append("above the person's own ceiling: look for copied photos")
     if card["copying"]["excess"] > copying_limit:
-        reasons.append(f"nearer to the photos it was fitted on than to sealed ones by {card['copying']['excess']:.2f}")
+        reasons.append(f"nearer to the photos it was fitted on than a new photo is, by {card['copying']['excess']:.2f}")
     if card["detection_rate"] < 0.95:
         reasons.append(f"no face in {1 - card['detection_rate']:.0%} of the pictures")
     learned = identity["mean"] - identity["floor_base"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
+
+from trainer.adapter import loading_lines
 
 TEMPLATE = """---
 {front}
@@ -25,7 +28,7 @@ A LoRA of one person. Say `{trigger} {class_word}` in the prompt.
 | floor: strangers / the base alone | {floor} / {floor_base} |
 | of the ceiling | {share} |
 | a face is found in | {detection} |
-| copying (nearness to fitted photos above that to sealed ones) | {copying} |
+| copying (nearness to fitted photos above that of a new photo) | {copying} |
 | leak (likeness without the trigger, above the base's) | {leak} |
 | verdict | {verdict} |
 
@@ -33,17 +36,6 @@ A LoRA of one person. Say `{trigger} {class_word}` in the prompt.
 Made by Likeness {version} with recipe `{recipe}` ({recipe_hash}), checkpoint of step {step}. The person in these
 pictures must have agreed to them; do not use the adapter to deceive.
 """
-
-
-def snippet(base: str, file: str, trigger: str, class_word: str) -> str:
-    """The three lines that load the adapter into a diffusers pipeline."""
-    return "\n".join(
-        [
-            f'pipe = diffusers.StableDiffusionPipeline.from_pretrained("{base}")',
-            f'pipe.load_lora_weights("{file}")',
-            f'pipe("photo of {trigger} {class_word}").images[0]',
-        ]
-    )
 
 
 def model_card(card: dict[str, Any], facts: dict[str, Any]) -> str:
@@ -67,6 +59,9 @@ def model_card(card: dict[str, Any], facts: dict[str, Any]) -> str:
         copying=_number(card["copying"]["excess"]),
         leak=_number(card["leak"]["excess"]),
         verdict=card["verdict"],
+        snippet=loading_lines(
+            "BASE", Path("FOLDER/THIS-FILE.safetensors"), card["by_prompt"][0]["prompt"], card["sampling"]["guidance"]
+        ),
         reasons=reasons + "\n" if reasons else "",
         recipe=card["recipe"]["name"],
         recipe_hash=card["recipe"]["sha256"][:12],

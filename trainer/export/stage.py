@@ -12,7 +12,7 @@ import torch
 
 from trainer.adapter import read_adapter, tensors_sha256, write_adapter
 from trainer.bases.base import Base
-from trainer.export.card import model_card, snippet
+from trainer.export.card import model_card
 from trainer.export.keymaps import to_kohya
 from trainer.export.parity import check_parity
 from trainer.records import Checkpoint
@@ -54,7 +54,6 @@ def export(checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settin
         "version": version("likeness-trainer"),
         "trigger": settings.trigger,
         "class_word": settings.class_word,
-        "snippet": snippet("BASE", "THIS-FILE.safetensors", settings.trigger, settings.class_word),
     }
     write_text(folder / "README.md", model_card(card, facts))
     write_manifest(folder, card, tensors, worst)

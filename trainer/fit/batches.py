@@ -28,7 +28,8 @@ def batch_of(cache: Cache, step: int, size: int, seed: int, levels: int, caption
     rng = np.random.default_rng((seed, step))
     rows = torch.from_numpy(_shuffled_rows(len(cache.latents), step, size, seed))
     views = torch.from_numpy(rng.integers(cache.latents.shape[1], size=size))
-    text = cache.text[rows, views].clone()
+    wordings = torch.from_numpy(rng.integers(cache.text.shape[2], size=size))
+    text = cache.text[rows, views, wordings].clone()
     text[torch.from_numpy(rng.random(size) < caption_dropout)] = cache.empty
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     latents = cache.latents[rows, views]
@@ -37,7 +38,7 @@ def batch_of(cache: Cache, step: int, size: int, seed: int, levels: int, caption
         text=text,
         weight=cache.weight[rows, views],
         noise=torch.randn(latents.shape, generator=generator),
-        timesteps=_stratified(size, levels, rng),
+        timesteps=stratified_levels(size, levels, rng),
     )
 
 
@@ -47,7 +48,7 @@ def _shuffled_rows(count: int, step: int, size: int, seed: int) -> np.ndarray[tu
     return np.array([epochs[int(p // count)][p % count] for p in positions], np.int64)
 
 
-def _stratified(size: int, levels: int, rng: np.random.Generator) -> Tensor:
+def stratified_levels(size: int, levels: int, rng: np.random.Generator) -> Tensor:
     """(size,) noise levels, one in each of `size` equal bands: less variance than independent draws.
 
     Kingma et al., arXiv 2107.00630, appendix I.1.

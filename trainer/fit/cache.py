@@ -24,7 +24,7 @@ class Cache:
 
     Attributes:
         latents: (n, views, channels, height, width) float32.
-        text: (n, views, tokens, width) float32.
+        text: (n, views, wordings, tokens, width) float32; the first wording is the whole caption.
         empty: (tokens, width) float32, the embedding of the empty caption.
         weight: (n, views, 1, height, width) float32 loss weights, mean 1 over each picture.
     """
@@ -43,26 +43,46 @@ def read_samples(folder: Path) -> list[Sample]:
 
 
 def build_cache(
-    samples: Sequence[Sample], base: Base, mirror: bool, face_weight: float, on_sample: Callable[[], None]
+    samples: Sequence[Sample],
+    wordings: Sequence[Sequence[str]],
+    base: Base,
+    mirror: bool,
+    face_weight: float,
+    on_sample: Callable[[], None],
 ) -> Cache:
-    """Encode every sample, and its mirror image with a mirrored caption where `mirror` is on."""
+    """Encode every sample with its wordings, and its mirror image with mirrored ones where `mirror` is on."""
     latents, texts, weights = [], [], []
-    for sample in samples:
+    for sample, captions in zip(samples, wordings, strict=True):
         rgb_u8 = np.asarray(Image.open(sample.path).convert("RGB"))
         views = [rgb_u8, rgb_u8[:, ::-1]] if mirror else [rgb_u8]
-        captions = [sample.caption, mirrored_caption(sample.caption)][: len(views)]
+        said = [captions, [mirrored_caption(caption) for caption in captions]][: len(views)]
         encoded = base.encode_images(views)
         weight = face_weights(sample.face_box, encoded.shape[-2], encoded.shape[-1], face_weight)
         latents.append(encoded)
-        texts.append(base.encode_texts(captions))
+        texts.append(torch.stack([base.encode_texts(of_view) for of_view in said]))
         weights.append(torch.stack([weight, weight.flip(-1)][: len(views)]))
         on_sample()
     return Cache(torch.stack(latents), torch.stack(texts), base.encode_texts([""])[0], torch.stack(weights))
 
 
+def wordings_of(caption: str, count: int, word_dropout: float, rng: np.random.Generator) -> list[str]:
+    """The caption and `count` - 1 shorter ones, each attribute left out with this chance.
+
+    Prompts name one or two attributes; a person learned from whole captions alone hangs on all of them.
+    """
+    subject, *words = caption.split(", ")
+    shorter = [[word for word in words if rng.random() >= word_dropout] for _ in range(count - 1)]
+    return [caption, *(", ".join([subject, *kept]) for kept in shorter)]
+
+
 def mirrored_caption(caption: str) -> str:
     """The caption with left and right exchanged."""
     return ", ".join(mirrored(caption.split(", ")))
+
+
+def class_caption(caption: str, trigger: str) -> str:
+    """The caption without the trigger: about anybody of that class."""
+    return caption.replace(f"{trigger} ", "", 1)
 
 
 def face_weights(box: Sequence[float], height: int, width: int, face_weight: float) -> Tensor:

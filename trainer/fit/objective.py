@@ -1,6 +1,8 @@
-"""The training loss of one batch."""
+"""What the denoiser is shown and what it should answer, and the loss between the two."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 
@@ -10,16 +12,59 @@ from trainer.fit.batches import Batch
 Tensor = torch.Tensor
 
 
-def diffusion_loss(base: Base, batch: Batch, min_snr_gamma: float | None) -> Tensor:
-    """Scalar: mean squared error of the denoiser, weighted by place (the face) and by noise level (min-SNR)."""
-    kept = base.alphas.to(batch.latents.device)[batch.timesteps].view(-1, 1, 1, 1)
-    noisy = kept.sqrt() * batch.latents + (1 - kept).sqrt() * batch.noise
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Questions to the denoiser and the answers wanted; the first axis is the row.
+
+    Attributes:
+        noisy: (n, channels, height, width) noised latents.
+        timesteps: (n,) their noise levels.
+        text: (n, tokens, width) caption embeddings.
+        wanted: what `Base.predict` should return, of the shape of `noisy`.
+        weight: (n, 1, height, width) loss weights by place.
+    """
+
+    noisy: Tensor
+    timesteps: Tensor
+    text: Tensor
+    wanted: Tensor
+    weight: Tensor
+
+    def rows(self, index: Tensor) -> Examples:
+        """The rows at these indices."""
+        return Examples(*(getattr(self, name)[index] for name in Examples.__slots__))
+
+    def to(self, device: torch.device) -> Examples:
+        """The same on that device."""
+        return Examples(*(getattr(self, name).to(device) for name in Examples.__slots__))
+
+
+def joined(parts: list[Examples]) -> Examples:
+    """All rows of all parts, in order."""
+    return Examples(*(torch.cat([getattr(part, name) for part in parts]) for name in Examples.__slots__))
+
+
+def examples_of(base: Base, batch: Batch) -> Examples:
+    """The batch noised, with the target that belongs to the base's kind of prediction."""
+    noisy = noised(base.alphas, batch.latents, batch.noise, batch.timesteps)
     wanted = base.target(batch.latents, batch.noise, batch.timesteps)
-    error = (base.predict(noisy, batch.timesteps, batch.text) - wanted).square() * batch.weight
-    per_sample = error.mean(dim=(1, 2, 3))
+    return Examples(noisy, batch.timesteps, batch.text, wanted, batch.weight)
+
+
+def noised(alphas: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """sqrt(alpha) latents + sqrt(1 - alpha) noise (arXiv 2006.11239, eq. 4)."""
+    kept = alphas[timesteps].view(-1, 1, 1, 1)
+    return kept.sqrt() * latents + (1 - kept).sqrt() * noise
+
+
+def diffusion_loss(base: Base, given: Examples, min_snr_gamma: float | None) -> Tensor:
+    """(n,) mean squared error of each row, weighted by place (the face) and by noise level (min-SNR)."""
+    error = (base.predict(given.noisy, given.timesteps, given.text) - given.wanted).square() * given.weight
+    per_row = error.mean(dim=(1, 2, 3))
     if min_snr_gamma is None:
-        return per_sample.mean()
-    return (per_sample * min_snr_weight(kept.flatten(), min_snr_gamma, base.prediction == "v_prediction")).mean()
+        return per_row
+    kept = base.alphas.to(per_row.device)[given.timesteps]
+    return per_row * min_snr_weight(kept, min_snr_gamma, base.prediction == "v_prediction")
 
 
 def min_snr_weight(alphas: Tensor, gamma: float, velocity: bool) -> Tensor:

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
 from trainer.bases.base import Base
 from trainer.console import Console
 from trainer.errors import DivergedError
-from trainer.fit.batches import Batch, batch_of
-from trainer.fit.cache import Cache, build_cache, read_samples
+from trainer.fit.batches import batch_of
+from trainer.fit.cache import Cache, build_cache, class_caption, read_samples, wordings_of
 from trainer.fit.checkpoint import METRICS, STATE, load_state, save_checkpoint, save_state
 from trainer.fit.lora import add_lora
-from trainer.fit.objective import diffusion_loss
+from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
+from trainer.fit.prior import BATCH, build_prior, prior_rows
 
-VERSION = 1
+VERSION = 2
 STATE_EVERY_S = 20.0
 METRICS_EVERY = 10
 
@@ -32,6 +34,7 @@ METRICS_EVERY = 10
 class Settings:
     """What fit needs of the recipe, flat; meanings and units as in `trainer.recipe.FitSection`."""
 
+    trigger: str
     steps: int
     batch_size: int
     checkpoint_every: int
@@ -44,6 +47,11 @@ class Settings:
     min_snr_gamma: float | None
     face_weight: float
     caption_dropout: float
+    wordings: int
+    word_dropout: float
+    prior_batch: int
+    prior_rows: int
+    prior_pictures: int
     mirror: bool
     max_grad_norm: float
     seed: int
@@ -52,8 +60,11 @@ class Settings:
 def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Console) -> dict[str, Any]:
     """Train an adapter on the prepared imagefolder and write checkpoints and metrics; returns the stage's facts."""
     found = read_samples(samples)
+    rng = np.random.default_rng((settings.seed, 5))
+    wordings = [wordings_of(sample.caption, settings.wordings, settings.word_dropout, rng) for sample in found]
     with console.progress("encoding samples", len(found)) as tick:
-        cache = build_cache(found, base, settings.mirror, settings.face_weight, tick)
+        cache = build_cache(found, wordings, base, settings.mirror, settings.face_weight, tick)
+    prior = _prior(base, cache, wordings, settings, console)
     parameters = add_lora(
         base.denoiser, settings.rank, settings.alpha, base.lora_targets(settings.targets), settings.seed
     )
@@ -61,7 +72,7 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
     accelerator = Accelerator()
     base.denoiser, optimizer = accelerator.prepare(base.denoiser, optimizer)
     step, spent_s = load_state(folder, base.denoiser, optimizer)
-    loop = _Loop(base, cache, settings, folder, accelerator, optimizer, parameters)
+    loop = _Loop(base, cache, prior, settings, folder, accelerator, optimizer, parameters)
     base.denoiser.train()
     seconds = loop.run(step, spent_s, console)
     (folder / STATE).unlink(missing_ok=True)
@@ -74,10 +85,20 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
     }
 
 
+def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, console: Console) -> Examples | None:
+    """The base's own answers, where the recipe asks for them."""
+    if not s.prior_batch:
+        return None
+    captions = [[class_caption(wording, s.trigger) for wording in row] for row in wordings]
+    with console.progress("asking the base", -(-s.prior_rows // BATCH)) as tick:
+        return build_prior(base, cache, captions, s.prior_pictures, s.prior_rows, s.seed, tick)
+
+
 @dataclass(slots=True)
 class _Loop:
     base: Base
     cache: Cache
+    prior: Examples | None
     settings: Settings
     folder: Path
     accelerator: Accelerator
@@ -114,9 +135,9 @@ class _Loop:
 
     def _step(self, step: int) -> float:
         s = self.settings
-        batch = batch_of(self.cache, step, s.batch_size, s.seed, len(self.base.alphas), s.caption_dropout)
-        moved = Batch(*(getattr(batch, name).to(self.accelerator.device) for name in Batch.__slots__))
-        loss = diffusion_loss(self.base, moved, s.min_snr_gamma)
+        given = self._examples(step).to(self.accelerator.device)
+        # Divided by the samples alone: rows of the prior are added to a step, they take nothing from it.
+        loss = diffusion_loss(self.base, given, s.min_snr_gamma).sum() / s.batch_size
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError(f"the loss at step {step + 1} is {value}", "lower fit.learning_rate and run again")
@@ -127,6 +148,14 @@ class _Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return value
+
+    def _examples(self, step: int) -> Examples:
+        s = self.settings
+        batch = batch_of(self.cache, step, s.batch_size, s.seed, len(self.base.alphas), s.caption_dropout)
+        samples = examples_of(self.base, batch)
+        if self.prior is None:
+            return samples
+        return joined([samples, prior_rows(self.prior, step, s.prior_batch, s.seed)])
 
     def _rate(self, step: int) -> float:
         """Linear warm-up, then a cosine to a tenth of the peak."""

@@ -1,0 +1,94 @@
+"""The prior: the base's own answers to the class, and an adapter that keeps to them where the trigger is absent."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.bases.base import Base, get_base
+from trainer.fit.cache import Cache, build_cache, class_caption, read_samples
+from trainer.fit.lora import add_lora
+from trainer.fit.objective import Examples, diffusion_loss
+from trainer.fit.prior import build_prior, prior_rows
+
+PICTURES, ROWS = 3, 40
+
+
+@pytest.fixture(scope="module")
+def base(random_base: Path) -> Base:
+    return get_base("portrait-tiny", str(random_base))
+
+
+@pytest.fixture
+def captions(samples: Path) -> list[list[str]]:
+    return [[class_caption(sample.caption, "ohwx"), "photo of person"] for sample in read_samples(samples)]
+
+
+@pytest.fixture
+def cache(samples: Path, base: Base) -> Cache:
+    found = read_samples(samples)
+    return build_cache(found, [[sample.caption] for sample in found], base, True, 2.0, lambda: None)
+
+
+def build(base: Base, cache: Cache, captions: list[list[str]], pictures: int = PICTURES, seed: int = 0) -> Examples:
+    return build_prior(base, cache, captions, pictures, ROWS, seed, lambda: None)
+
+
+@pytest.fixture
+def prior(base: Base, cache: Cache, captions: list[list[str]]) -> Examples:
+    return build(base, cache, captions)
+
+
+@torch.no_grad()
+def test_the_answers_are_the_base_s_own(base: Base, prior: Examples) -> None:
+    assert prior.noisy.shape == prior.wanted.shape == (ROWS, 4, 16, 16)
+    answers = base.predict(prior.noisy, prior.timesteps, prior.text)
+    torch.testing.assert_close(prior.wanted, answers, rtol=1e-3, atol=1e-3)
+
+
+def test_half_of_the_captions_are_empty_and_none_has_the_trigger(
+    base: Base, cache: Cache, captions: list[list[str]], prior: Examples
+) -> None:
+    assert not any("ohwx" in caption for row in captions for caption in row)
+    allowed = torch.cat([base.encode_texts(row) for row in captions])
+    empty = 0
+    for text in prior.text:
+        empty += torch.equal(text, cache.empty)
+        assert torch.equal(text, cache.empty) or any(torch.equal(text, known) for known in allowed)
+    assert empty == ROWS // 2
+
+
+def test_it_is_about_the_samples_and_about_other_people(
+    base: Base, cache: Cache, captions: list[list[str]], prior: Examples
+) -> None:
+    alone = build(base, cache, captions, pictures=0)
+    same = [torch.equal(a, b) for a, b in zip(prior.noisy, alone.noisy, strict=True)]
+    assert same == ([True] * 8 + [False] * 8) * 2 + [True] * 8  # batches of eight take turns
+
+
+def test_seed_and_step_decide_everything(base: Base, cache: Cache, captions: list[list[str]], prior: Examples) -> None:
+    torch.manual_seed(99)
+    again, other = build(base, cache, captions), build(base, cache, captions, seed=1)
+    assert torch.equal(again.wanted, prior.wanted)
+    assert not torch.equal(other.noisy, prior.noisy)
+    assert torch.equal(prior_rows(prior, 5, 4, 0).noisy, prior_rows(prior, 5, 4, 0).noisy)
+    assert not torch.equal(prior_rows(prior, 5, 4, 0).noisy, prior_rows(prior, 6, 4, 0).noisy)
+
+
+def test_an_untouched_adapter_has_no_loss_on_it_and_a_moved_one_learns_it_back(
+    random_base: Path, prior: Examples
+) -> None:
+    base = get_base("portrait-tiny", str(random_base))
+    parameters = add_lora(base.denoiser, 4, 4.0, base.lora_targets("attention+conv"), 0)
+    with torch.no_grad():
+        assert float(diffusion_loss(base, prior, None).mean()) < 1e-6
+        for parameter in parameters:
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        moved = float(diffusion_loss(base, prior, None).mean())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    for step in range(15):
+        diffusion_loss(base, prior_rows(prior, step, 8, 0), None).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        assert float(diffusion_loss(base, prior, None).mean()) < 0.7 * moved

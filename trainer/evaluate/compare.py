@@ -1,0 +1,121 @@
+"""Two scored runs side by side: by how much one is more like its person, and whether that can be told at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.errors import IntegrityError, UsageError
+from trainer.evaluate.calibrate import bootstrap_interval, bootstrap_means, interval95
+from trainer.records import Floats
+
+ROUNDS = 2000
+COSINES = "cosines.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a finished evaluation left.
+
+    Attributes:
+        card: its scorecard.json.
+        likeness: (prompts, seeds, photos) cosines without style prompts, as shares of the way from floor to ceiling.
+        asked: what makes pictures comparable one by one: prompts, seeds, and hashes of the sealed photos.
+    """
+
+    name: str
+    card: dict[str, Any]
+    likeness: Floats
+    asked: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`of_ceiling` of a run minus that of the first one; `paired` where both met the same prompts, seeds and photos."""
+
+    run: str
+    of_ceiling: float
+    ci95: tuple[float, float]
+    paired: bool
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the 95% interval leaves zero out."""
+        return self.ci95[0] > 0 or self.ci95[1] < 0
+
+
+def read_scored(run: Path) -> Scored:
+    """The evaluation in a run folder. Raises UsageError where there is none that can be compared."""
+    folder = run / "3_evaluate"
+    try:
+        card = json.loads((folder / "scorecard.json").read_text(encoding="utf-8"))
+        said = json.loads((folder / COSINES).read_text(encoding="utf-8"))
+    except FileNotFoundError as missing:
+        hint = "run `trainer evaluate` for it, and give the folder that holds 3_evaluate"
+        raise UsageError(f"{run} holds no finished evaluation: {missing.filename} is missing", hint) from None
+    except ValueError as error:
+        raise IntegrityError(f"{folder}: not readable as JSON: {error}", "run again with --fresh") from None
+    identity = card["identity"]
+    if identity["of_ceiling"] is None:
+        raise UsageError(f"{run}: its likeness is not measurable", "; ".join(card["reasons"]))
+    floor, ceiling = identity["floor_strangers"], identity["ceiling"]
+    likeness = (np.asarray(said["cosines"], np.float32) - floor) / (ceiling - floor)
+    asked = (tuple(said["prompts"]), said["seeds"], tuple(said["photos"]))
+    return Scored(str(run), card, likeness.astype(np.float32), asked)
+
+
+def difference(first: Scored, other: Scored) -> Difference:
+    """How much more of its ceiling `other` reaches, with a 95% bootstrap interval.
+
+    Where prompts, seeds and sealed photos are the same, the pictures are compared pair by pair, which leaves out what
+    both share and makes the interval narrow; else each run is resampled by itself.
+
+    Raises:
+        UsageError: when two judges looked.
+    """
+    judges = [scored.card["judge"]["name"] for scored in (first, other)]
+    if judges[0] != judges[1]:
+        raise UsageError(
+            f"{first.name} was judged by {judges[0]}, {other.name} by {judges[1]}: these are two measures",
+            "score both with the same --set faces.judge",
+        )
+    paired = first.asked == other.asked
+    if paired:
+        interval = bootstrap_interval(other.likeness - first.likeness, ROUNDS)
+    else:
+        means = [bootstrap_means(scored.likeness, ROUNDS, seed) for seed, scored in enumerate((first, other))]
+        interval = interval95(means[1] - means[0])
+    return Difference(other.name, float(other.likeness.mean() - first.likeness.mean()), interval, paired)
+
+
+def compare(runs: list[Path]) -> dict[str, Any]:
+    """Every run's numbers, and how each differs from the first. Raises UsageError for fewer than two."""
+    if len(runs) < 2:
+        raise UsageError("a comparison needs two runs or more", "trainer compare RUN RUN")
+    first, *others = [read_scored(run) for run in runs]
+    found = [difference(first, other) for other in others]
+    return {
+        "runs": [_row(scored) for scored in (first, *others)],
+        "differences": [asdict(one) | {"told_apart": one.told_apart} for one in found],
+    }
+
+
+def _row(scored: Scored) -> dict[str, Any]:
+    card, identity = scored.card, scored.card["identity"]
+    return {
+        "run": scored.name,
+        "subject": card["subject"],
+        "recipe": card["recipe"]["name"],
+        "of_ceiling": identity["of_ceiling"],
+        "likeness": identity["mean"],
+        "ci95": identity["ci95"],
+        "copying": card["copying"]["excess"],
+        "leak": card["leak"]["excess"],
+        "prompt": card["prompt"]["adapter"],
+        "fit_s": card["cost"]["fit_s"],
+        "verdict": card["verdict"],
+    }
