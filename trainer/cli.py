@@ -87,6 +87,27 @@ def compare(
 
 
 @app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder, such as runs/alice/latest.")],
+    photos: PhotosFolder = None,
+    json: Json = False,
+) -> None:
+    """Run a locked run again and say whether the same adapter comes out."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.replay import check_same
+        from trainer.replay import replay as replay_run
+        from trainer.summary import show_replay
+
+        said = replay_run(run, photos, console)
+        show_replay(said, console)
+        check_same(said)
+        return said
+
+    _run("replay", json, work)
+
+
+@app.command()
 def forget(
     subject: SubjectName,
     out: RunsFolder = Path("runs"),

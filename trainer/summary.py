@@ -52,6 +52,15 @@ def show_comparison(found: dict[str, Any], console: Console) -> None:
         console.result(f"{one['run']}: {one['of_ceiling']:+.3f} (95% {low:+.3f} to {high:+.3f}), {told}; {pairs}")
 
 
+def show_replay(said: dict[str, Any], console: Console) -> None:
+    """What came out the same, and the two scores."""
+    rows = [(words, "same" if equal else "differs") for words, equal in said["compared"].items()]
+    hashes, scores = said["adapter_sha256"], said["of_ceiling"]
+    rows.append(("the adapter", "same" if hashes["then"] == hashes["now"] else "differs"))
+    rows.append(("of_ceiling", f"{_cell(scores['then'])} then, {_cell(scores['now'])} now"))
+    console.table("Replay", rows)
+
+
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 

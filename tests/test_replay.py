@@ -1,0 +1,85 @@
+"""Replay: the same photos and lock give the same adapter; a difference is named, and the run itself is only read."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command, hashes
+
+from trainer.errors import IntegrityError, UsageError
+from trainer.replay import check_same, environment_changes, read_lock
+
+
+@pytest.fixture
+def run(copied: Path) -> Path:
+    found: Path = (copied / "runs/zelda/latest").resolve()
+    return found
+
+
+@pytest.fixture
+def replay(cli: Command, copied: Path, run: Path) -> Command:
+    return lambda: cli("replay", run, "--photos", copied / "subjects/zelda/photos", "--json")
+
+
+def test_a_replayed_run_gives_the_same_adapter_and_leaves_nothing(replay: Command, run: Path) -> None:
+    before = hashes(run)
+    done = replay()
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)["result"]
+    assert said["same"]
+    assert all(said["compared"].values())
+    assert said["adapter_sha256"]["then"] == said["adapter_sha256"]["now"]
+    assert said["of_ceiling"]["then"] == said["of_ceiling"]["now"]
+    assert said["environment"] == []
+    assert hashes(run) == before
+    assert not (run.parent / "replay").exists()
+
+
+def test_another_seed_in_the_lock_comes_out_otherwise_and_says_where(replay: Command, run: Path) -> None:
+    lock = json.loads((run / "lock.json").read_text())
+    lock["recipe"]["fit"]["seed"] += 1
+    lock["versions"]["torch"] = "1.0"
+    (run / "lock.json").write_text(json.dumps(lock))
+    done = replay()
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == 6
+    assert "from the checkpoints on" in error["message"]  # eight steps write no line of losses
+    assert error["hint"].startswith("torch 1.0 then, ")
+
+
+def test_photos_that_are_not_those_of_the_lock_are_refused(replay: Command, run: Path, copied: Path) -> None:
+    first = min((copied / "subjects/zelda/photos").iterdir())
+    first.unlink()
+    done = replay()
+    assert done.returncode == 3
+    assert "1 are missing or changed, 0 are new" in json.loads(done.stdout)["error"]["message"]
+    assert not (run.parent / "replay").exists()
+
+
+def test_what_is_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no finished run"):
+        read_lock(tmp_path)
+    (run / "lock.json").write_text("{}")
+    with pytest.raises(IntegrityError, match=r"lock\.json is not readable"):
+        read_lock(run)
+    shutil.rmtree(run / "4_export")
+    with pytest.raises(UsageError, match="no finished run"):
+        read_lock(run)
+
+
+def test_packages_that_changed_or_went_are_named() -> None:
+    import numpy
+
+    lock: dict[str, Any] = {"versions": {"numpy": numpy.__version__, "torch": "0.1", "no-such-package": "3"}}
+    torch, missing = environment_changes(lock)
+    assert torch.startswith("torch 0.1 then, ")
+    assert missing == "no-such-package 3 then, not installed now"
+
+
+def test_a_difference_without_another_version_points_at_the_machine() -> None:
+    said: dict[str, Any] = {"run": "r", "same": False, "compared": {"the losses": True}, "environment": []}
+    with pytest.raises(IntegrityError, match="from the exported adapter on") as caught:
+        check_same(said)
+    assert "another processor" in caught.value.hint

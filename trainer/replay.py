@@ -1,0 +1,133 @@
+"""Run a locked run again, from its photos on, and say what came out the same."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainer.console import Console
+from trainer.errors import IntegrityError, PhotosError, UsageError
+from trainer.pipeline import EVALUATE, EXPORT, FIT, PREPARE, Pipeline
+from trainer.recipe import Layered, Recipe, flat_values
+from trainer.run import LOCK_FILE, sha256_of
+from trainer.subject import Subject, find_subject
+
+REPLAYS = "replay"
+# What must come out equal, in the order in which a difference would spread: words, stage, files.
+COMPARED = (
+    ("which photos are sealed", PREPARE, ("split.json",)),
+    ("the samples and their captions", PREPARE, ("metadata.jsonl", "images/*.png")),
+    ("the losses", FIT, ("metrics.jsonl",)),
+    ("the checkpoints", FIT, ("checkpoints/*/*.safetensors",)),
+    ("the scored pictures", EVALUATE, ("samples/**/*.png",)),
+    ("the cosines to the sealed photos", EVALUATE, ("cosines.json",)),
+)
+
+
+def replay(run: Path, photos: Path | None, console: Console) -> dict[str, Any]:
+    """Make the run anew below its subject's folder, compare, and delete the copy; the run itself is only read.
+
+    An interrupted replay resumes. Returns `same`, the adapter hashes and scores of both, what was compared, and how
+    this machine's versions differ from the locked ones.
+
+    Raises:
+        UsageError: when `run` is no finished run.
+        PhotosError: when the photos are no longer those of the lock.
+        IntegrityError: when the lock cannot be read.
+    """
+    run = run.resolve()
+    lock = read_lock(run)
+    subject = find_subject(run.parent.name, Path.cwd(), photos)
+    _same_photos(subject, lock)
+    changes = environment_changes(lock)
+    for change in changes:
+        console.say(f"not as in the lock: {change}")
+    again = run.parent / REPLAYS
+    summary = Pipeline(subject, _locked_recipe(run, lock), again, console).run()
+    made = Path(summary["run"])
+    compared = {words: _equal(run / stage, made / stage, patterns) for words, stage, patterns in COMPARED}
+    hashes = [_manifest(folder)["tensors_sha256"] for folder in (run, made)]
+    scores = [_manifest(folder)["of_ceiling"] for folder in (run, made)]
+    shutil.rmtree(again)
+    return {
+        "run": str(run),
+        "same": hashes[0] == hashes[1] and all(compared.values()),
+        "adapter_sha256": {"then": hashes[0], "now": hashes[1]},
+        "of_ceiling": {"then": scores[0], "now": scores[1]},
+        "compared": compared,
+        "environment": changes,
+    }
+
+
+def check_same(said: dict[str, Any]) -> None:
+    """Raises IntegrityError, naming the first difference, for a replay that came out otherwise."""
+    if said["same"]:
+        return
+    first = next((words for words, equal in said["compared"].items() if not equal), "the exported adapter")
+    because = "; ".join(said["environment"]) or "versions and base are those of the lock: another processor, perhaps"
+    raise IntegrityError(f"{said['run']} came out otherwise, from {first} on", because)
+
+
+def read_lock(run: Path) -> dict[str, Any]:
+    """lock.json of a run that was exported."""
+    if not (run / EXPORT / "manifest.json").is_file():
+        raise UsageError(f"{run} is no finished run", "give a folder such as runs/alice/latest")
+    try:
+        lock: dict[str, Any] = json.loads((run / LOCK_FILE).read_text(encoding="utf-8"))
+        lock["photos"], lock["versions"], lock["base_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"{run / LOCK_FILE} is not readable: {error!r}", "a run without its lock is lost"
+        ) from None
+    return lock
+
+
+def environment_changes(lock: dict[str, Any]) -> list[str]:
+    """How the installed packages differ from those of the lock, in words."""
+    changes = []
+    for name, then in lock["versions"].items():
+        try:
+            now = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            now = "not installed"
+        if now != then:
+            changes.append(f"{name} {then} then, {now} now")
+    return changes
+
+
+def _locked_recipe(run: Path, lock: dict[str, Any]) -> Layered:
+    try:
+        recipe = Recipe.model_validate(lock["recipe"])
+    except (ValidationError, KeyError) as error:
+        hint = f"install likeness-trainer {lock['versions'].get('likeness-trainer', 'of that time')}"
+        raise IntegrityError(f"{run / LOCK_FILE}: this version cannot run its recipe: {error}", hint) from None
+    return Layered(recipe, dict.fromkeys(flat_values(recipe), "lock"), run / LOCK_FILE)
+
+
+def _same_photos(subject: Subject, lock: dict[str, Any]) -> None:
+    now = sorted(sha256_of(path) for path in subject.files())
+    if now != lock["photos"]:
+        gone, new = len(set(lock["photos"]) - set(now)), len(set(now) - set(lock["photos"]))
+        raise PhotosError(
+            f"{subject.photos}: not the photos of the lock: {gone} are missing or changed, {new} are new",
+            "put the photos back as they were, or pass --photos FOLDER",
+        )
+
+
+def _equal(then: Path, now: Path, patterns: tuple[str, ...]) -> bool:
+    """Whether both folders hold the same files of these patterns, byte for byte, and hold any."""
+    found = [
+        {str(path.relative_to(folder)): sha256_of(path) for pattern in patterns for path in folder.glob(pattern)}
+        for folder in (then, now)
+    ]
+    return found[0] == found[1] and bool(found[0])
+
+
+def _manifest(run: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((run / EXPORT / "manifest.json").read_text(encoding="utf-8"))
+    return said
