@@ -13,7 +13,7 @@ from conftest import Command
 
 import trainer.cli
 
-COMMANDS = ("train", "prepare", "fit", "evaluate", "export", "compare", "forget", "recipe", "weights")
+COMMANDS = ("train", "prepare", "fit", "evaluate", "export", "compare", "replay", "forget", "recipe", "weights")
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> dict[str, str]:

@@ -37,17 +37,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.
 DEFAULT_RECIPE = "portrait-tiny"
 
 
-STAGES = (
-    ("train", "4_export", "Photos to a scored adapter. Finished stages are skipped, a stopped one resumes."),
-    ("prepare", "1_prepare", "Check the photos, seal some, frame and caption the rest."),
-    ("fit", "2_fit", "Train the adapter, after prepare where that is not done."),
-    ("evaluate", "3_evaluate", "Score the checkpoints on the sealed photos, after the stages before it."),
-    ("export", "4_export", "Write the chosen checkpoint as adapter files, after the stages before it."),
-)
-
-
 def _add_stage_command(command: str, until: str, words: str) -> None:
-    """The five commands take the same options and differ in where they stop."""
+    """These commands take the same options and differ in where they stop."""
 
     @app.command(command, help=words)
     def run(
@@ -62,8 +53,29 @@ def _add_stage_command(command: str, until: str, words: str) -> None:
         _stages(command, until, subject, recipe, photos, overrides, out, fresh, json)
 
 
-for _command, _until, _words in STAGES:
-    _add_stage_command(_command, _until, _words)
+_add_stage_command(
+    "train", "4_export", "Photos to a scored adapter. Finished stages are skipped, a stopped one resumes."
+)
+_add_stage_command("prepare", "1_prepare", "Check the photos, seal some, frame and caption the rest.")
+_add_stage_command("fit", "2_fit", "Train the adapter, after prepare where that is not done.")
+
+
+@app.command()
+def evaluate(
+    subject: SubjectName,
+    recipe: RecipeName = None,
+    photos: PhotosFolder = None,
+    overrides: Overrides = None,
+    out: RunsFolder = Path("runs"),
+    fresh: Fresh = False,
+    adapter: Annotated[Path | None, typer.Option("--adapter", help="Score this file, made by any tool.")] = None,
+    json: Json = False,
+) -> None:
+    """Score the checkpoints on the sealed photos, after the stages before it; or an adapter on all photos."""
+    _stages("evaluate", "3_evaluate", subject, recipe, photos, overrides, out, fresh, json, adapter)
+
+
+_add_stage_command("export", "4_export", "Write the chosen checkpoint as adapter files, after the stages before it.")
 
 
 @app.command()
@@ -239,6 +251,7 @@ def _stages(
     out: Path,
     fresh: bool,
     json: bool,
+    adapter: Path | None = None,
 ) -> None:
     def work(console: Console) -> dict[str, Any]:
         from trainer.pipeline import Pipeline, check_gate
@@ -248,7 +261,7 @@ def _stages(
 
         layered = load_recipe(recipe or DEFAULT_RECIPE, overrides or [])
         found = find_subject(subject, Path.cwd(), photos)
-        summary = Pipeline(found, layered, out, console, fresh).run(until)
+        summary = Pipeline(found, layered, out, console, fresh, adapter).run(until)
         show(summary, console)
         if until == "4_export":
             check_gate(summary, layered.recipe.evaluate.gate)

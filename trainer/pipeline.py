@@ -6,14 +6,15 @@ import importlib.metadata
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.console import Console
-from trainer.errors import GateMissed, IntegrityError, PhotosError
+from trainer.errors import GateMissed, IntegrityError, PhotosError, UsageError
 from trainer.recipe import Layered, Recipe, load_recipe
+from trainer.records import Checkpoint
 from trainer.run import Run, Stage, exclusive, fingerprint_of, open_run, saying_disk_full, sha256_of
 from trainer.subject import Subject, find_subject
 from trainer.weights import WEIGHTS, cache_folder, fetch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from trainer.faces.base import Embedder
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
+MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
 
 
@@ -45,6 +47,8 @@ class Pipeline:
     runs: Path
     console: Console
     fresh: bool = False
+    adapter: Path | None = None
+    """Made by any tool: it is scored on all usable photos, and nothing is fitted or exported."""
     reused: list[str] = field(default_factory=list)
     photo_hashes: dict[str, str] = field(default_factory=dict)
 
@@ -60,6 +64,11 @@ class Pipeline:
         """
         files = self.subject.files()
         folder = self.runs / self.subject.name
+        works = {PREPARE: self._prepare, FIT: self._fit, EVALUATE: self._evaluate, EXPORT: self._export}
+        if self.adapter is not None:
+            if not self.adapter.is_file():
+                raise UsageError(f"{self.adapter}: no such file", "give the path of a .safetensors adapter")
+            works = {PREPARE: self._prepare, EVALUATE: self._evaluate}
         with saying_disk_full(folder), exclusive(folder):
             started = time.monotonic()
             if self.subject.consent() is None:
@@ -68,8 +77,7 @@ class Pipeline:
             self.photo_hashes = {path.name: sha256_of(path) for path in files}
             run = self._open(folder)
             stages: dict[str, Stage] = {}  # by name, in order
-            works = (self._prepare, self._fit, self._evaluate, self._export)
-            for name, work in zip(STAGES, works, strict=True):
+            for name, work in works.items():
                 stages[name] = work(run, files, stages)
                 if name == PREPARE:
                     self._lock_split(run, stages[PREPARE])
@@ -77,6 +85,11 @@ class Pipeline:
                     break
             run.event("done", seconds=round(time.monotonic() - started, 2))
             return self._summary(run, stages, time.monotonic() - started)
+
+    @cached_property
+    def adapter_sha256(self) -> str | None:
+        """Hash of the adapter made elsewhere."""
+        return None if self.adapter is None else sha256_of(self.adapter)
 
     @cached_property
     def base(self) -> BaseFacts:
@@ -111,6 +124,8 @@ class Pipeline:
             "versions": {name: importlib.metadata.version(name) for name in ("likeness-trainer", *PACKAGES)},
             "consent": self.subject.consent(),
         }
+        if self.adapter is not None:
+            lock["adapter_sha256"] = self.adapter_sha256
         run = open_run(folder, self.recipe.name, lock)
         if self.fresh:
             for name in STAGES:  # finished stages stay until their successors are whole
@@ -160,12 +175,15 @@ class Pipeline:
             "prepare": p.model_dump(mode="json"),
             "gate": self.recipe.faces.gate,
             "size_px": self.base.size_px,
+            "seal_all": self.adapter is not None,
         }
         settings = stage.Settings(
             limits=Limits(p.min_face_px, p.min_sharpness, p.min_detection, p.second_face),
             size_px=self.base.size_px,
-            **{name: getattr(p, name) for name in stage.Settings.__slots__ if name not in ("limits", "size_px")},
+            **{name: getattr(p, name) for name in stage.Settings.__slots__ if hasattr(p, name)},
         )
+        if self.adapter is not None:
+            settings = replace(settings, seal_all=True, min_photos=MIN_SCORED_PHOTOS)
 
         def work(part: Path) -> dict[str, Any]:
             weights = cache_folder()
@@ -199,7 +217,7 @@ class Pipeline:
 
         inputs = {
             "version": stage.VERSION,
-            "fit": stages[FIT].fingerprint,
+            "fit": stages[FIT].fingerprint if self.adapter is None else self.adapter_sha256,
             "evaluate": self.recipe.evaluate.model_dump(mode="json", exclude={"gate"}),
             "faces": self.recipe.faces.model_dump(mode="json"),
             "recipe": [self.recipe.name, self.recipe.sha256()],  # the scorecard names it
@@ -207,6 +225,8 @@ class Pipeline:
 
         def work(part: Path) -> dict[str, Any]:
             evaluator = self._evaluator(stages[PREPARE].folder, files[0].parent, part)
+            if self.adapter is not None:
+                return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], self._card_head(), _cost(stages))
             checkpoints = find_checkpoints(stages[FIT].folder)
             if not checkpoints:
                 raise IntegrityError(f"{stages[FIT].folder} holds no checkpoint", "run again with --fresh")
@@ -305,6 +325,8 @@ def check_gate(summary: dict[str, Any], gate: float) -> None:
 
 
 def _cost(stages: dict[str, Stage]) -> dict[str, Any]:
+    if FIT not in stages:  # made elsewhere
+        return {"fit_s": None, "total_s": round(stages[PREPARE].seconds, 2), "peak_bytes": None, "images_seen": None}
     fitted = stages[FIT].facts
     return {
         "fit_s": fitted["fit_s"],

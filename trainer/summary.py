@@ -82,6 +82,7 @@ def _score(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("floor", f"{identity['floor_strangers']:.3f} strangers, {identity['floor_base']:.3f} base alone"),
         ("of_ceiling", share),
         ("face found in", f"{card['detection_rate']:.0%} of the pictures"),
-        ("copying", f"{card['copying']['excess']:+.3f} nearer to fitted photos than a new photo is"),
     ]
+    if card["copying"]["excess"] is not None:
+        rows.append(("copying", f"{card['copying']['excess']:+.3f} nearer to fitted photos than a new photo is"))
     return rows

@@ -97,9 +97,10 @@ class LatentUnet:
             warnings.simplefilter("ignore")
             try:
                 self._pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=ADAPTER)
-            except (ValueError, RuntimeError, KeyError) as error:
+            except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
                 raise IntegrityError(f"{file} does not fit base {self.name}: {error}") from None
-        taken = sum(f".{ADAPTER}." in name for name, _ in self._pipeline.unet.named_parameters())
+        parts = (self._pipeline.unet, self._pipeline.text_encoder)
+        taken = sum(f".{ADAPTER}." in name for part in parts for name, _ in part.named_parameters())
         if taken != sum("lora" in name and not name.endswith(".alpha") for name in tensors):
             raise IntegrityError(f"{file}: {taken} of {len(tensors)} tensors were taken by base {self.name}")
 

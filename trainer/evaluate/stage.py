@@ -97,6 +97,8 @@ class Evaluator:
     def select(self, checkpoints: Sequence[Checkpoint]) -> tuple[list[Candidate], Checkpoint]:
         """The gate's numbers for every checkpoint, on the select photos, and the one to export."""
         s, split = self.settings, self.photos.split
+        if not split.select:  # an adapter made elsewhere: there is one, and it is judged as it is
+            return [], checkpoints[0]
         prompts = select_prompts(report_prompts(self.base.prompt_set, self.who), s.select_prompts)
         sealed = self._look_at(split.select, self.eyes.gate).vectors
         fitted = self._look_at(split.fit, self.eyes.gate).vectors
@@ -130,10 +132,7 @@ class Evaluator:
         card = {
             "identity": identity,
             "detection_rate": float(adapter.seen.detected.mean()),
-            "copying": {
-                "to_fit_photos": nearest(adapter.seen.cosines(fitted)),
-                "excess": copying_excess(adapter.seen, fitted, real.vectors, split.fit, split.groups),
-            },
+            "copying": _copying(adapter, fitted, real.vectors, split),
             "leak": _leak(galleries, real.vectors),
             "prompt": _prompt(scores, base_scores),
             "diversity": {"adapter": probe.diversity(adapter.pictures), "base": probe.diversity(base.pictures)},
@@ -209,7 +208,7 @@ class Evaluator:
         cosines = adapter.cosines(real.vectors)[plain]
         mean = float(cosines.mean())
         names = split.report + split.select + split.fit
-        everyone = np.concatenate([real.vectors, others.vectors])
+        everyone = np.concatenate([real.vectors, others.vectors]) if others.faces else real.vectors
         ceiling = calibrate.real_ceiling(real.cosines(everyone), split.report, names, split.groups)
         cohort = self._strangers(galleries) @ real.vectors.T
         floor, threshold = float(cohort.mean()), calibrate.threshold_at(cohort.mean(1), s.false_accept_rate)
@@ -287,7 +286,9 @@ def verdict(card: dict[str, Any], copying_limit: float) -> tuple[str, list[str]]
         return "unmeasurable", ["the person's own photos are no more alike than strangers' to the judge"]
     if identity["mean"] > identity["ceiling"]:
         reasons.append("above the person's own ceiling: look for copied photos")
-    if card["copying"]["excess"] > copying_limit:
+    if card["copying"]["excess"] is None:
+        reasons.append("what it was fitted on is not known: with photos that it has seen, the score means little")
+    elif card["copying"]["excess"] > copying_limit:
         reasons.append(f"nearer to the photos it was fitted on than a new photo is, by {card['copying']['excess']:.2f}")
     if card["detection_rate"] < 0.95:
         reasons.append(f"no face in {1 - card['detection_rate']:.0%} of the pictures")
@@ -298,6 +299,13 @@ def verdict(card: dict[str, Any], copying_limit: float) -> tuple[str, list[str]]
         reasons.append(f"only {card['photos']['report']} sealed photos: a wide interval")
     name = "strong" if share >= STRONG else "fair" if share >= FAIR else "weak"
     return name, reasons
+
+
+def _copying(gallery: Gallery, fitted: Floats, sealed: Floats, split: Split) -> dict[str, float | None]:
+    if not split.fit:
+        return {"to_fit_photos": None, "excess": None}
+    excess = copying_excess(gallery.seen, fitted, sealed, split.fit, split.groups)
+    return {"to_fit_photos": nearest(gallery.seen.cosines(fitted)), "excess": excess}
 
 
 def _leak(galleries: dict[str, Gallery], real: Floats) -> dict[str, float]:

@@ -42,6 +42,7 @@ class Settings:
     report_share: float
     min_photos: int
     max_pixels: int
+    seal_all: bool = False  # nothing will be fitted: every usable photo is for the score
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,12 @@ def prepare(files: Sequence[Path], settings: Settings, eyes: Eyes, folder: Path,
             "add more photos of the person alone, at least 12; " + (rejected[0].hint if rejected else ""),
         )
     groups = near_duplicate_groups(photos, settings.burst)
-    split = deal(groups, {p.name: p.sha256 for p in photos}, settings.select_share, settings.report_share)
+    if settings.seal_all:
+        split = Split((), (), tuple(sorted(photo.name for photo in photos)), tuple(sorted(groups)))
+    else:
+        split = deal(groups, {p.name: p.sha256 for p in photos}, settings.select_share, settings.report_share)
+        write_samples([p for p in photos if p.name in split.fit], settings, eyes, folder, console)
     write_json(folder / "split.json", asdict(split))
-    write_samples([p for p in photos if p.name in split.fit], settings, eyes, folder, console)
     return facts(files, rejected, split)
 
 
