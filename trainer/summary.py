@@ -77,6 +77,7 @@ def _score(card: dict[str, Any]) -> list[tuple[str, str]]:
     share = "not measurable" if identity["of_ceiling"] is None else f"{identity['of_ceiling']:.3f}"
     rows = [
         ("verdict", "; ".join([card["verdict"], *card["reasons"]])),
+        *(("advice", line) for line in card["advice"]),
         ("likeness", f"{identity['mean']:.3f} (95% {low:.3f} to {high:.3f})"),
         ("ceiling", f"{identity['ceiling']:.3f} between the person's own photos"),
         ("floor", f"{identity['floor_strangers']:.3f} strangers, {identity['floor_base']:.3f} base alone"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trainer.evaluate.stage import FAIR, STRONG, verdict
+from trainer.evaluate.verdict import FAIR, STRONG, advice, verdict
 
 
 def card(share: float | None = 0.8, **changes: Any) -> dict[str, Any]:
@@ -14,7 +14,12 @@ def card(share: float | None = 0.8, **changes: Any) -> dict[str, Any]:
         "copying": {"excess": 0.0},
         "detection_rate": 1.0,
         "leak": {"excess": 0.0},
-        "photos": {"report": 5},
+        "photos": {"fit": 15, "report": 5},
+        "checkpoints": [{"selected": False, "identity_select": 0.3}, {"selected": True, "identity_select": 0.32}],
+        "by_prompt": [
+            {"prompt": "photo of ohwx person, turned left", "group": "pose", "identity": 0.45},
+            {"prompt": "photo of ohwx person, busy background", "group": "setting", "identity": 0.1},
+        ],
     }
     for key, value in changes.items():
         good[key] = good[key] | value if isinstance(value, dict) else value
@@ -60,3 +65,30 @@ def test_each_doubt_is_said_once(changes: dict[str, Any], said: str) -> None:
 
 def test_a_leak_of_nothing_learned_is_no_leak() -> None:
     assert verdict(card(identity={"mean": 0.12}, leak={"excess": 0.2}), 0.15)[1] == []
+
+
+RISEN = [{"selected": False, "identity_select": 0.3}, {"selected": True, "identity_select": 0.4}]
+TURNED = [{"prompt": "photo of ohwx person, turned left", "group": "pose", "identity": 0.3}]
+
+
+def test_where_nothing_stands_out_there_is_no_advice() -> None:
+    assert advice(card(), 0.1) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"photos": {"fit": 9}}, "add photos: 9 were left"),
+        ({"by_prompt": TURNED}, "add photos that show “turned left”"),
+        ({"copying": {"excess": 0.11}}, "lower fit.steps"),
+        ({"detection_rate": 0.9}, "lower fit.learning_rate"),
+        ({"checkpoints": RISEN}, "raise fit.steps"),
+    ],
+)
+def test_each_number_that_stands_out_brings_one_advice(changes: dict[str, Any], said: str) -> None:
+    (only,) = advice(card(**changes), 0.1)
+    assert only.startswith(said)
+
+
+def test_an_adapter_made_elsewhere_is_not_told_how_to_fit() -> None:
+    assert advice(card(photos={"fit": 0}, copying={"excess": None}, checkpoints=[]), 0.1) == []

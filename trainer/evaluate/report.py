@@ -55,8 +55,27 @@ def write_report(path: Path, card: dict[str, Any], shown: Shown) -> None:
         }
         for index, said in enumerate(card["by_prompt"])
     ]
-    html = environment.get_template("report.html.j2").render(card=card, real=[data_uri(c) for c in crops], rows=rows)
+    html = environment.get_template("report.html.j2").render(
+        card=card, real=[data_uri(c) for c in crops], rows=rows, curve=checkpoint_curve(card["checkpoints"])
+    )
     write_text(path, html)
+
+
+def checkpoint_curve(checkpoints: Sequence[dict[str, Any]], width: int = 640, height: int = 180) -> dict[str, Any]:
+    """Where the likeness of each checkpoint lies in a picture of that many pixels; 0 is on the floor line."""
+    floor = height - 24
+    top = max((row["identity_select"] for row in checkpoints), default=0.0)
+    scale = (floor - 30) / top if top > 0 else 0.0
+    points = [
+        {
+            **row,
+            "identity": row["identity_select"],
+            "x": round(width * (index + 0.5) / len(checkpoints)),
+            "y": round(floor - scale * max(0.0, row["identity_select"])),
+        }
+        for index, row in enumerate(checkpoints)
+    ]
+    return {"width": width, "height": height, "floor": floor, "points": points}
 
 
 def data_uri(rgb_u8: RGB) -> str:

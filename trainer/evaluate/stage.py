@@ -21,13 +21,13 @@ from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts, 
 from trainer.evaluate.report import Shown, write_report
 from trainer.evaluate.sample import Sampling, picture_name, sample_prompts, sampling_jobs
 from trainer.evaluate.select import Candidate, choose
+from trainer.evaluate.verdict import advice, verdict
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
 from trainer.records import RGB, Checkpoint, Floats, Prompt, Split
 from trainer.run import sha256_of, write_json
 
 VERSION = 2
-STRONG, FAIR = 0.75, 0.5  # of_ceiling from which the verdict says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,32 +273,10 @@ def evaluate(
         "cost": cost | {"total_s": round(cost["total_s"] + time.monotonic() - started, 2)},
     }
     card["verdict"], card["reasons"] = verdict(card, s.copying_limit)
+    card["advice"] = advice(card, s.copying_limit)
     write_json(evaluator.folder / "scorecard.json", card)
     write_report(evaluator.folder / "report.html", card, shown)
     return {"chosen_step": chosen.step, "of_ceiling": card["identity"]["of_ceiling"], "verdict": card["verdict"]}
-
-
-def verdict(card: dict[str, Any], copying_limit: float) -> tuple[str, list[str]]:
-    """strong, fair, weak or unmeasurable, and every reason to read the number with care."""
-    identity, reasons = card["identity"], []
-    share = identity["of_ceiling"]
-    if share is None:
-        return "unmeasurable", ["the person's own photos are no more alike than strangers' to the judge"]
-    if identity["mean"] > identity["ceiling"]:
-        reasons.append("above the person's own ceiling: look for copied photos")
-    if card["copying"]["excess"] is None:
-        reasons.append("what it was fitted on is not known: with photos that it has seen, the score means little")
-    elif card["copying"]["excess"] > copying_limit:
-        reasons.append(f"nearer to the photos it was fitted on than a new photo is, by {card['copying']['excess']:.2f}")
-    if card["detection_rate"] < 0.95:
-        reasons.append(f"no face in {1 - card['detection_rate']:.0%} of the pictures")
-    learned = identity["mean"] - identity["floor_base"]
-    if learned > 0.05 and card["leak"]["excess"] > 0.5 * learned:
-        reasons.append("the class word alone also brings the person: call other people by other words")
-    if card["photos"]["report"] < 4:
-        reasons.append(f"only {card['photos']['report']} sealed photos: a wide interval")
-    name = "strong" if share >= STRONG else "fair" if share >= FAIR else "weak"
-    return name, reasons
 
 
 def _copying(gallery: Gallery, fitted: Floats, sealed: Floats, split: Split) -> dict[str, float | None]:
