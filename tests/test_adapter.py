@@ -4,13 +4,15 @@ import contextlib
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import Command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.adapter import Tensors, read_adapter, tensors_sha256, write_adapter
+from trainer.adapter import Tensors, describe, read_adapter, tensors_sha256, write_adapter
 from trainer.errors import IntegrityError
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -109,3 +111,30 @@ def test_the_header_is_sorted_and_aligned(file: Path) -> None:
     assert length % 8 == 0
     assert list(header["__metadata__"]) == ["format", "z"]
     assert [name for name in header if name != "__metadata__"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(bad: float, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "a.safetensors", {"fine": torch.ones(2), "broken": torch.tensor([0.0, bad])}, {})
+    with pytest.raises(IntegrityError, match="broken holds NaN or infinity"):
+        read_adapter(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(("suffix", "layout"), [("", "diffusers"), (".kohya", "kohya")])
+def test_a_file_is_described(suffix: str, layout: str, trained: dict[str, Any], cli: Command) -> None:
+    file = trained["home"] / trained["result"]["run"] / f"4_export/zelda{suffix}.safetensors"
+    said = json.loads(cli("inspect", file, "--json").stdout)["result"]
+    assert said == describe(file)
+    assert said["layout"] == layout
+    assert said["ranks"] == [4]
+    assert said["dtypes"] == ["float32"]
+    assert said["metadata"]["likeness.trigger"] == "ohwx"
+    assert said["tensors_sha256"][:12] in cli("inspect", file).stdout
+
+
+def test_what_is_no_adapter_is_not_described(cli: Command, tmp_path: Path) -> None:
+    assert cli("inspect", tmp_path / "none.safetensors").returncode == 2
+    (tmp_path / "text.safetensors").write_text("no adapter")
+    assert cli("inspect", tmp_path / "text.safetensors").returncode == 6
+    write_adapter(tmp_path / "other.safetensors", {"a": torch.ones(1)}, {})
+    assert describe(tmp_path / "other.safetensors")["layout"] == "unknown"

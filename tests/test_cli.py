@@ -13,7 +13,20 @@ from conftest import Command
 
 import trainer.cli
 
-COMMANDS = ("train", "prepare", "fit", "evaluate", "export", "compare", "replay", "forget", "recipe", "weights")
+COMMANDS = (
+    "train",
+    "prepare",
+    "fit",
+    "evaluate",
+    "export",
+    "compare",
+    "replay",
+    "lock",
+    "inspect",
+    "forget",
+    "recipe",
+    "weights",
+)
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 from conftest import Command, hashes
 
 from trainer.errors import IntegrityError, UsageError
-from trainer.replay import check_same, environment_changes, read_lock
+from trainer.replay import check_same, environment_changes, lock_differences, read_lock
 
 
 @pytest.fixture
@@ -83,3 +83,24 @@ def test_a_difference_without_another_version_points_at_the_machine() -> None:
     with pytest.raises(IntegrityError, match="from the exported adapter on") as caught:
         check_same(said)
     assert "another processor" in caught.value.hint
+
+
+def test_locks_that_differ_say_in_what(run: Path, cli: Command, tmp_path: Path) -> None:
+    first, other = read_lock(run), read_lock(run)
+    assert lock_differences(first, other) == []
+    other["recipe"]["fit"]["steps"] = 9
+    other["photos"] = [*other["photos"][1:], "f" * 64, "e" * 64]
+    other["base_sha256"] = "0" * 64
+    other["consent"] = {"given_by": "somebody"}
+    assert lock_differences(first, other) == [
+        f"base_sha256: {first['base_sha256'][:12]} and 000000000000",
+        "consent.given_by: None and somebody",
+        "photos: 1 only in the first, 2 only in the other",
+        "recipe.fit.steps: 8 and 9",
+    ]
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "lock.json").write_text(json.dumps(other))
+    done = cli("lock", "diff", run, copy)
+    assert "recipe.fit.steps: 8 and 9" in done.stdout
+    assert "the locks say the same" in cli("lock", "diff", run, run).stdout

@@ -10,6 +10,7 @@ import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,12 +39,39 @@ def write_adapter(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
 
 
 def read_adapter(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Every tensor and the metadata. Raises IntegrityError for a file that is not whole safetensors."""
+    """Every tensor and the metadata.
+
+    Raises IntegrityError for a file that is not whole safetensors or holds a weight that is no number.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise IntegrityError(f"{path} is not a readable adapter: {error}") from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise IntegrityError(
+                f"{path}: {name} holds NaN or infinity", "the fit that made it diverged: do not use it"
+            )
+    return tensors, metadata
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What an adapter file is: layout, rank, size, number format, hash of the weights, and its metadata."""
+    tensors, metadata = read_adapter(path)
+    down = [tensor for name, tensor in tensors.items() if name.endswith(("lora_A.weight", "lora_down.weight"))]
+    layout = "diffusers" if any(".lora_A." in name for name in tensors) else "kohya" if down else "unknown"
+    return {
+        "file": str(path),
+        "layout": layout,
+        "ranks": sorted({tensor.shape[0] for tensor in down}),
+        "tensors": len(tensors),
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}),
+        "tensors_sha256": tensors_sha256(tensors),
+        "metadata": metadata,
+    }
 
 
 def loading_lines(base: str, adapter: Path, prompt: str, guidance: float) -> str:

@@ -22,10 +22,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+lock_app = typer.Typer(help="Locks of runs: diff.", no_args_is_help=True)
 recipe_app = typer.Typer(help="Recipes: list, show, check.", no_args_is_help=True)
 weights_app = typer.Typer(help="Pinned face model files: list, get.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(weights_app, name="weights")
+app.add_typer(lock_app, name="lock")
 
 SubjectName = Annotated[str, typer.Argument(help="Plain name of the person, such as alice.")]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Recipe name or .yaml file.")]
@@ -117,6 +119,43 @@ def replay(
         return said
 
     _run("replay", json, work)
+
+
+@lock_app.command("diff")
+def lock_diff(
+    first: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    other: Annotated[Path, typer.Argument(help="Another one.")],
+    json: Json = False,
+) -> None:
+    """Why two runs may differ: recipe, photos, split, weights, base and versions."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.replay import lock_differences, read_lock
+
+        found = lock_differences(read_lock(first), read_lock(other))
+        console.result("\n".join(found) or "the locks say the same")
+        return {"differences": found}
+
+    _run("lock diff", json, work)
+
+
+@app.command()
+def inspect(
+    adapter: Annotated[Path, typer.Argument(help="An adapter file, made by any tool.")], json: Json = False
+) -> None:
+    """What an adapter file holds and says of itself: layout, rank, base, score."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.adapter import describe
+        from trainer.summary import show_adapter
+
+        if not adapter.is_file():
+            raise UsageError(f"{adapter}: no such file", "give the path of a .safetensors adapter")
+        said = describe(adapter)
+        show_adapter(said, console)
+        return said
+
+    _run("inspect", json, work)
 
 
 @app.command()

@@ -226,7 +226,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Layered:
     """
     path = find_recipe(name_or_path)
     values, lines = _read_yaml(path)
-    sources = {key: "recipe" for key, _ in _leaves(values)}
+    sources = {key: "recipe" for key, _ in leaves(values)}
     problems: list[str] = []
     for text in overrides:
         key, separator, raw = text.partition("=")
@@ -262,7 +262,16 @@ def described(section: type[Section] = Recipe, prefix: str = "") -> Iterator[tup
 
 def flat_values(recipe: Recipe) -> dict[str, Any]:
     """Every leaf of the recipe as `section.key: value`."""
-    return dict(_leaves(recipe.model_dump(mode="json")))
+    return dict(leaves(recipe.model_dump(mode="json")))
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`a.b.c` and its value for everything in nested mappings."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -286,14 +295,6 @@ def _key_lines(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, int]]
         yield name, key.start_mark.line + 1
         if isinstance(value, yaml.MappingNode):
             yield from _key_lines(value, f"{name}.")
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _assign(values: dict[str, Any], dotted: str, value: Any) -> str | None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
 from trainer.pipeline import EVALUATE, EXPORT, FIT, PREPARE, Pipeline
-from trainer.recipe import Layered, Recipe, flat_values
+from trainer.recipe import Layered, Recipe, flat_values, leaves
 from trainer.run import LOCK_FILE, sha256_of
 from trainer.subject import Subject, find_subject
 
@@ -98,6 +98,24 @@ def environment_changes(lock: dict[str, Any]) -> list[str]:
         if now != then:
             changes.append(f"{name} {then} then, {now} now")
     return changes
+
+
+def lock_differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Why two runs may differ, in words: one line for each value of their locks that does."""
+    said = []
+    flat = [dict(leaves(lock)) for lock in (first, other)]
+    for key in sorted(flat[0].keys() | flat[1].keys()):
+        then, now = (values.get(key) for values in flat)
+        if then == now:
+            continue
+        if isinstance(then or now, list):
+            gone, new = len(set(then or []) - set(now or [])), len(set(now or []) - set(then or []))
+            said.append(f"{key}: {gone} only in the first, {new} only in the other")
+        elif key.endswith("sha256"):
+            said.append(f"{key}: {str(then)[:12]} and {str(now)[:12]}")
+        else:
+            said.append(f"{key}: {then} and {now}")
+    return said
 
 
 def _locked_recipe(run: Path, lock: dict[str, Any]) -> Layered:

@@ -61,6 +61,12 @@ def show_replay(said: dict[str, Any], console: Console) -> None:
     console.table("Replay", rows)
 
 
+def show_adapter(said: dict[str, Any], console: Console) -> None:
+    """What an adapter file is and says of itself."""
+    rows = [(key, str(said[key])) for key in ("layout", "ranks", "tensors", "parameters", "dtypes", "tensors_sha256")]
+    console.table(said["file"], rows + sorted(said["metadata"].items()))
+
+
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 

@@ -41,7 +41,11 @@ SCHEDULE = {
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
     "prediction_type": "v_prediction",
+    # Without this the noisiest level still shows brightness and composition: 256 places vote on them, and a sample's
+    # own noise is taken for them (arXiv 2305.08891, section 3.1).
+    "rescale_betas_zero_snr": True,
 }
+NOISE_SHIFT = 2.0  # more of the noisiest levels, where words decide (arXiv 2403.03206, eq. 23)
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -252,7 +256,8 @@ def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step):
     ).input_ids
     generator = torch.Generator().manual_seed(step)
     noise = torch.randn(z.shape, generator=generator)
-    t = torch.randint(1000, (BATCH,), generator=generator)
+    drawn = torch.rand(BATCH, generator=generator)
+    t = (1000 * NOISE_SHIFT * drawn / (1 + (NOISE_SHIFT - 1) * drawn)).long().clamp(max=999)
     signal, spread = alphas[t].sqrt().view(-1, 1, 1, 1), (1 - alphas[t]).sqrt().view(-1, 1, 1, 1)
     with torch.autocast("cpu", torch.bfloat16, enabled=resolve_precision("auto", z.device) == "bf16"):
         noisy = (signal * z + spread * noise).contiguous(memory_format=torch.channels_last)

@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 START, END = "<!-- subjects: start -->", "<!-- subjects: end -->"
 HEADER = (
     "| subject | photos fit/select/report | identity | ceiling | floor strangers | floor base | of_ceiling "
-    "| base of_ceiling | copying | detected | step | fit s | total s |"
+    "| base of_ceiling | copying | leak | prompt | detected | step | fit s | total s |"
 )
 
 
@@ -69,7 +70,8 @@ def row(name: str, card: dict | str) -> str:
     cells = [
         name, f"{photos['fit']}/{photos['select']}/{photos['report']}",
         *(f"{identity[key]:.3f}" for key in KEYS),
-        f"{card['copying']['excess']:+.3f}", f"{card['detection_rate']:.2f}", str(step),
+        f"{card['copying']['excess']:+.3f}", f"{card['leak']['excess']:+.3f}", f"{card['prompt']['adapter']:.2f}",
+        f"{card['detection_rate']:.2f}", str(step),
         f"{card['cost']['fit_s']:.0f}", f"{card['total_s']:.0f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
@@ -82,20 +84,40 @@ def table(cards: dict[str, dict | str], args: argparse.Namespace) -> str:
     lines = [HEADER, "|" + "---|" * (HEADER.count("|") - 1), *(row(name, card) for name, card in cards.items())]
     good = [card for card in cards.values() if not isinstance(card, str)]
     if good:
-        means = [f"{np.mean([card['identity'][key] for card in good]):.3f}" for key in KEYS]
-        copying = f"{np.mean([card['copying']['excess'] for card in good]):+.3f}"
-        detected = f"{np.mean([card['detection_rate'] for card in good]):.2f}"
-        fit_s = f"{np.mean([card['cost']['fit_s'] for card in good]):.0f}"
-        total_s = f"{np.mean([card['total_s'] for card in good]):.0f}"
-        lines.append("| " + " | ".join(["**mean**", "", *means, copying, detected, "", fit_s, total_s]) + " |")
+        lines.append("| " + " | ".join(["**mean**", "", *mean_cells(good)]) + " |")
         overrides = "".join(f" --set {override}" for override in args.overrides)
         lines += [
             "",
             f"Made by `python scripts/bench/subjects.py --subjects FOLDER --recipe {args.recipe}{overrides}` on "
             f"{processor()}; base {good[0]['base']['name']} {good[0]['base']['sha256'][:12]}, recipe "
-            f"{good[0]['recipe']['sha256'][:12]}, judge {good[0]['judge']['name']}.",
+            f"{good[0]['recipe']['sha256'][:12]}, judge {good[0]['judge']['name']}. Gate and judge rank these adapters "
+            f"with a Spearman correlation of {gate_agreement(good):.2f}.",
         ]
     return "\n".join(lines)
+
+
+def mean_cells(cards: list[dict]) -> list[str]:
+    def mean(of: Callable[[dict], float], form: str) -> str:
+        return format(np.mean([of(card) for card in cards]), form)
+
+    return [
+        *(mean(lambda card, key=key: card["identity"][key], ".3f") for key in KEYS),
+        mean(lambda card: card["copying"]["excess"], "+.3f"),
+        mean(lambda card: card["leak"]["excess"], "+.3f"),
+        mean(lambda card: card["prompt"]["adapter"], ".2f"),
+        mean(lambda card: card["detection_rate"], ".2f"),
+        "",
+        mean(lambda card: card["cost"]["fit_s"], ".0f"),
+        mean(lambda card: card["total_s"], ".0f"),
+    ]
+
+
+def gate_agreement(cards: list[dict]) -> float:
+    """Spearman's rank correlation of the judge's likeness on the report photos with the gate's on the select ones."""
+    gate = [next(row["identity_select"] for row in card["checkpoints"] if row["selected"]) for card in cards]
+    judge = [card["identity"]["mean"] for card in cards]
+    ranks = [np.argsort(np.argsort(values)) for values in (gate, judge)]
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def processor() -> str:
