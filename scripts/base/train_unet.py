@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/base"))
     parser.add_argument("--minutes", type=float, default=60.0, help="training time in all, over every resume")
     parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
+    parser.add_argument("--init-from", type=Path, help="pipeline folder to start from where there is no state yet")
     args = parser.parse_args()
 
     from diffusers import DDPMScheduler
@@ -188,6 +189,8 @@ def main() -> None:
     write_tokenizer(args.out / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     model = torch.nn.ModuleDict({"unet": build_unet(latents.shape[2]), "text": build_text_encoder(len(tokenizer))})
+    if args.init_from:
+        load_published(model, args.init_from)
     average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=0.01)
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
@@ -220,6 +223,15 @@ def main() -> None:
                 publish(args.out, args.publish, average.module, scale)
         if done:
             return
+
+
+def load_published(model, folder: Path) -> None:
+    """Start from the weights of a published pipeline folder; the optimizer starts anew."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    model["unet"].load_state_dict(UNet2DConditionModel.from_pretrained(folder / "unet").state_dict())
+    model["text"].load_state_dict(CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict())
 
 
 def parameter_groups(model) -> list[dict]:

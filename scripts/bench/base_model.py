@@ -22,7 +22,7 @@ from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import get_detector, get_embedder
 from trainer.weights import cache_folder, fetch
 
-SAMPLING = {"steps": 16, "guidance": 2.0, "batch_size": 8}
+SAMPLING = {"steps": 16, "guidance": 4.0, "batch_size": 8}  # those of the score
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ def build_prior(
     pictures: int,
     rows: int,
     seed: int,
-    on_batch: Callable[[], None],
+    tick: Callable[[], None],
 ) -> Examples:
     """At least `rows` answers of the base without an adapter, in batches of eight.
 
@@ -39,13 +39,13 @@ def build_prior(
 
     Args:
         captions: (samples, wordings) class captions: those of the samples without the trigger.
-        on_batch: called after each batch of answers.
+        tick: called after each picture and each batch of answers.
     """
     own, own_texts = cache.latents[:, 0], torch.stack([base.encode_texts(row) for row in captions])
     sources = [(own, own_texts)]
     if pictures:
         prompts = [captions[index % len(captions)][-1] for index in range(pictures)]
-        sources.append((_made_up(base, prompts, seed), base.encode_texts(prompts)[:, None]))
+        sources.append((_made_up(base, prompts, seed, tick), base.encode_texts(prompts)[:, None]))
     parts = []
     for index in range(-(-rows // BATCH)):
         rng = np.random.default_rng((seed, 2, index))
@@ -54,7 +54,7 @@ def build_prior(
         text = texts[chosen, torch.from_numpy(rng.integers(texts.shape[1], size=BATCH))]
         text[::2] = cache.empty
         parts.append(_answered(base, latents[chosen], text, rng))
-        on_batch()
+        tick()
     return joined(parts)
 
 
@@ -64,12 +64,17 @@ def prior_rows(prior: Examples, step: int, count: int, seed: int) -> Examples:
     return prior.rows(torch.from_numpy(rng.integers(len(prior.noisy), size=count)))
 
 
-def _made_up(base: Base, prompts: Sequence[str], seed: int) -> Tensor:
+def _made_up(base: Base, prompts: Sequence[str], seed: int, tick: Callable[[], None]) -> Tensor:
     """(n, channels, height, width) latents of pictures that the base alone makes for these prompts."""
     found: dict[int, RGB] = {}
     count = len(prompts)
     seeds = [int(value) for value in np.random.default_rng((seed, 4)).integers(2**31, size=count)]
-    base.sample(prompts, seeds, SAMPLING_STEPS, GUIDANCE, BATCH, found.__setitem__)
+
+    def keep(index: int, rgb_u8: RGB) -> None:
+        found[index] = rgb_u8
+        tick()
+
+    base.sample(prompts, seeds, SAMPLING_STEPS, GUIDANCE, BATCH, keep)
     return base.encode_images([found[index] for index in range(count)])
 
 

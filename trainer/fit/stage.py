@@ -90,7 +90,7 @@ def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, con
     if not s.prior_batch:
         return None
     captions = [[class_caption(wording, s.trigger) for wording in row] for row in wordings]
-    with console.progress("asking the base", -(-s.prior_rows // BATCH)) as tick:
+    with console.progress("asking the base", s.prior_pictures + -(-s.prior_rows // BATCH)) as tick:
         return build_prior(base, cache, captions, s.prior_pictures, s.prior_rows, s.seed, tick)
 
 
