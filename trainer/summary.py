@@ -13,7 +13,12 @@ from trainer.console import Console
 def show(summary: dict[str, Any], console: Console) -> None:
     """What the stages that ran have to say."""
     stages = summary["stages"]
-    rows = [("photos", _photos(stages["1_prepare"]))]
+    prepared = stages["1_prepare"]
+    rows = [("photos", _photos(prepared))]
+    if prepared["shows"]:
+        rows.append(("they show", ", ".join(f"{word} {count}" for word, count in prepared["shows"].items())))
+    if prepared["lacks"]:
+        rows.append(("none shows", f"{', '.join(prepared['lacks'])}: add such photos"))
     if "2_fit" in stages:
         rows.append(("fit", f"{stages['2_fit']['steps']} steps in {stages['2_fit']['fit_s']:.0f} s"))
     if "scorecard" in summary:

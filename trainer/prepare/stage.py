@@ -17,6 +17,7 @@ from trainer.faces.align import portrait_crop
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
 from trainer.pictures import UnusablePicture, open_picture
+from trainer.prepare.coverage import coverage, lacks
 from trainer.prepare.duplicates import near_duplicate_groups, perceptual_hash
 from trainer.prepare.identity import similarity_to_consensus
 from trainer.prepare.quality import Limits, check_sharpness, sharpness, single_face
@@ -24,7 +25,7 @@ from trainer.prepare.seal import deal
 from trainer.records import RGB, Photo, Rejection, Split
 from trainer.run import sha256_of, write_json, write_text
 
-VERSION = 1  # part of the fingerprint: raise it when the stage's output changes
+VERSION = 2  # part of the fingerprint: raise it when the stage's output changes
 SHEET_COLUMNS = 8
 
 
@@ -71,13 +72,14 @@ def prepare(files: Sequence[Path], settings: Settings, eyes: Eyes, folder: Path,
             "add more photos of the person alone, at least 12; " + (rejected[0].hint if rejected else ""),
         )
     groups = near_duplicate_groups(photos, settings.burst)
+    shown: list[list[str]] = []
     if settings.seal_all:
         split = Split((), (), tuple(sorted(photo.name for photo in photos)), tuple(sorted(groups)))
     else:
         split = deal(groups, {p.name: p.sha256 for p in photos}, settings.select_share, settings.report_share)
-        write_samples([p for p in photos if p.name in split.fit], settings, eyes, folder, console)
+        shown = write_samples([p for p in photos if p.name in split.fit], settings, eyes, folder, console)
     write_json(folder / "split.json", asdict(split))
-    return facts(files, rejected, split)
+    return facts(files, rejected, split, shown)
 
 
 def check_photos(
@@ -110,10 +112,15 @@ def same_person_only(photos: Sequence[Photo], same_person: float) -> tuple[list[
     return kept, others
 
 
-def write_samples(photos: Sequence[Photo], settings: Settings, eyes: Eyes, folder: Path, console: Console) -> None:
-    """images/NNNN.png, metadata.jsonl in the Hugging Face imagefolder layout, and the contact sheet."""
+def write_samples(
+    photos: Sequence[Photo], settings: Settings, eyes: Eyes, folder: Path, console: Console
+) -> list[list[str]]:
+    """images/NNNN.png, metadata.jsonl in the Hugging Face imagefolder layout, and the contact sheet.
+
+    Returns the attribute words of each photo.
+    """
     (folder / "images").mkdir(exist_ok=True)
-    lines, tiles = [], []
+    lines, tiles, shown = [], [], []
     for index, photo in enumerate(console.track(photos, "framing and captioning", len(photos))):
         rgb_u8 = open_picture(photo.path, settings.max_pixels).rgb_u8
         crop = portrait_crop(rgb_u8, photo.face.landmarks, settings.size_px)
@@ -130,8 +137,10 @@ def write_samples(photos: Sequence[Photo], settings: Settings, eyes: Eyes, folde
             }
         )
         tiles.append(crop)
+        shown.append(words)
     write_text(folder / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     contact_sheet(tiles).save(folder / "sheet.png")
+    return shown
 
 
 def contact_sheet(tiles: Sequence[RGB]) -> Image.Image:
@@ -144,8 +153,11 @@ def contact_sheet(tiles: Sequence[RGB]) -> Image.Image:
     return sheet
 
 
-def facts(files: Sequence[Path], rejected: Sequence[Rejection], split: Split) -> dict[str, Any]:
+def facts(
+    files: Sequence[Path], rejected: Sequence[Rejection], split: Split, shown: Sequence[Sequence[str]]
+) -> dict[str, Any]:
     """Counts for the log and the summary; no file names."""
+    covered = coverage(shown)
     codes: dict[str, int] = {}
     for rejection in rejected:
         codes[rejection.code] = codes.get(rejection.code, 0) + 1
@@ -156,6 +168,8 @@ def facts(files: Sequence[Path], rejected: Sequence[Rejection], split: Split) ->
         "select": len(split.select),
         "report": len(split.report),
         "shots": len(split.groups),
+        "shows": covered,
+        "lacks": lacks(covered) if shown else [],
     }
 
 
