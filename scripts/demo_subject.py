@@ -36,7 +36,7 @@ POSES = ("facing front", "turned left", "turned right")
 EXPRESSIONS = ("smiling", "neutral expression")
 LIGHTS = ("even light", "light from the left", "light from the right", "bright")
 PROMPTS = [f"{pose}, {mood}, {light}" for pose in POSES for mood in EXPRESSIONS for light in LIGHTS]
-SAMPLING = {"steps": 20, "guidance": 4.0, "batch_size": 8}
+SAMPLING = {"steps": 20, "guidance": 2.0, "batch_size": 8}
 VARIANTS_PER_PROMPT = 3
 STRENGTHS = (0.4, 0.5, 0.6)
 SAME_PERSON = 0.45  # the gate's cosine to the first portrait
@@ -45,7 +45,7 @@ TURN = 0.3  # how far the nose moves, in eye distances
 SIDE_LIGHT = 0.3
 FIT = Settings(
     trigger="ohwx", steps=240, batch_size=8, checkpoint_every=240, rank=16, alpha=16, targets="attention+conv",
-    learning_rate=1e-3, warmup_steps=20, weight_decay=0.01, min_snr_gamma=5.0, face_weight=2.0, caption_dropout=0.0,
+    learning_rate=1e-3, warmup_steps=20, weight_decay=0.01, min_snr_gamma=None, face_weight=2.0, caption_dropout=0.0,
     wordings=4, word_dropout=0.5, prior_batch=4, prior_rows=192, prior_pictures=0, mirror=True, max_grad_norm=1.0,
     seed=0,
 )  # fmt: skip

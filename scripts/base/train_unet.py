@@ -186,7 +186,8 @@ def main() -> None:
     words = load_words(args.pictures, pixels, args.out / "words.json")
     latents, scale = latents_of(pixels, args.out)
     train, _ = held_out_split(len(pixels))
-    write_tokenizer(args.out / "tokenizer")
+    if not (args.out / "tokenizer").exists():  # equally frequent pairs merge in any order: a resume keeps the first
+        write_tokenizer(args.out / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     model = torch.nn.ModuleDict({"unet": build_unet(latents.shape[2]), "text": build_text_encoder(len(tokenizer))})
     if args.init_from:
