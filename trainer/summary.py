@@ -42,13 +42,11 @@ def show(summary: dict[str, Any], console: Console) -> None:
 
 
 def show_comparison(found: dict[str, Any], console: Console) -> None:
-    """Every run in one row, then each difference from the first in words."""
-    keys = ("of_ceiling", "likeness", "copying", "leak", "prompt", "fit_s")
-    rows = [
-        (row["run"], row["subject"], row["recipe"], *(_cell(row[key]) for key in keys), row["verdict"])
-        for row in found["runs"]
-    ]
-    console.table("Side by side", rows, ("run", "subject", "recipe", *keys, "verdict"))
+    """Every run in one column, then each difference from the first in words."""
+    words, numbers = ("subject", "recipe", "verdict"), ("of_ceiling", "likeness", "copying", "leak", "prompt", "fit_s")
+    rows = [(key, *(str(run[key]) for run in found["runs"])) for key in words]
+    rows += [(key, *(_cell(run[key]) for run in found["runs"])) for key in numbers]
+    console.table("Side by side", rows, ("", *(run["run"] for run in found["runs"])))
     for one in found["differences"]:
         low, high = one["ci95"]
         said = "more" if one["of_ceiling"] > 0 else "less"
