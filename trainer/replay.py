@@ -51,14 +51,13 @@ def replay(run: Path, photos: Path | None, console: Console) -> dict[str, Any]:
     summary = Pipeline(subject, _locked_recipe(run, lock), again, console).run()
     made = Path(summary["run"])
     compared = {words: _equal(run / stage, made / stage, patterns) for words, stage, patterns in COMPARED}
-    hashes = [_manifest(folder)["tensors_sha256"] for folder in (run, made)]
-    scores = [_manifest(folder)["of_ceiling"] for folder in (run, made)]
+    then, now = _manifest(run), _manifest(made)
     shutil.rmtree(again)
     return {
         "run": str(run),
-        "same": hashes[0] == hashes[1] and all(compared.values()),
-        "adapter_sha256": {"then": hashes[0], "now": hashes[1]},
-        "of_ceiling": {"then": scores[0], "now": scores[1]},
+        "same": then["tensors_sha256"] == now["tensors_sha256"] and all(compared.values()),
+        "adapter_sha256": {"then": then["tensors_sha256"], "now": now["tensors_sha256"]},
+        "of_ceiling": {"then": then["of_ceiling"], "now": now["of_ceiling"]},
         "compared": compared,
         "environment": changes,
     }
