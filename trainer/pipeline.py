@@ -235,6 +235,7 @@ class Pipeline:
         return self._stage(run, EVALUATE, inputs, work)
 
     def _evaluator(self, prepared: Path, photos: Path, part: Path) -> Any:
+        from trainer.bases.base import resolve_precision
         from trainer.evaluate import stage
         from trainer.evaluate.sample import Sampling
         from trainer.faces.attributes import AttributeReader
@@ -247,12 +248,16 @@ class Pipeline:
             class_word=self.recipe.prepare.class_word,
             seeds=e.seeds,
             select_prompts=e.select_prompts,
-            sampling=Sampling(e.sampling_steps, e.guidance, e.batch_size),
+            sampling=Sampling(e.sampling_steps, e.guidance, e.batch_size, resolve_precision(e.precision)),
             false_accept_rate=e.false_accept_rate,
             bootstrap=e.bootstrap,
             copying_limit=e.copying_limit,
+            gate_engine=faces.gate,
             judge_engine=faces.judge,
             max_pixels=self.recipe.prepare.max_pixels,
+            seed=e.seed,
+            choose=e.choose,
+            base_pictures=weights / "base_pictures",
         )
         eyes = stage.Eyes(
             get_detector(weights),
@@ -260,7 +265,7 @@ class Pipeline:
             self._embedder(faces.judge),
             AttributeReader(weights),
         )
-        real = stage.Photos(photos, read_split(prepared))
+        real = stage.Photos(photos, read_split(prepared), prepared / "images")
         return stage.Evaluator(self._load_base(e.precision), settings, eyes, real, part, self.console)
 
     def _embedder(self, engine: str) -> Embedder:

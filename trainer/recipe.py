@@ -135,6 +135,10 @@ class EvaluateSection(Section):
 
     seeds: Annotated[int, Field(ge=1, le=64)] = 2
     """Pictures per prompt, each from its own fixed seed."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """The first of those seeds; the others follow it. One more, after the last, is for choosing the checkpoint."""
+    choose: Literal["best", "last"] = "best"
+    """Which checkpoint to export: the best on the select photos, or the last whatever it is."""
     select_prompts: Annotated[int, Field(ge=1, le=40)] = 6
     """Prompts per checkpoint when choosing; the report uses all of them."""
     sampling_steps: Annotated[int, Field(ge=1, le=200)] = 16

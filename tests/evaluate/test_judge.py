@@ -4,10 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from trainer.errors import PhotosError
-from trainer.evaluate.judge import look, read_photos
-from trainer.faces.base import get_detector, get_embedder
+from trainer.evaluate.judge import everyone, look, look_at_album
+from trainer.evaluate.scorecard import least_alike
+from trainer.faces.align import portrait_crop
+from trainer.faces.base import Detector, get_detector, get_embedder
+from trainer.pictures import open_picture
 from trainer.records import RGB
 
 STRANGER = Path(__file__).resolve().parent.parent / "data" / "stranger.jpg"
@@ -16,7 +20,7 @@ NOISE: RGB = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
 
 @pytest.mark.parametrize("engine", ["onnx", "dlib"])
 def test_a_picture_without_a_face_scores_zero_and_counts(engine: str, weights: Path) -> None:
-    face = read_photos([STRANGER], 10**7)[0]
+    face = open_picture(STRANGER, 10**7).rgb_u8
     seen = look([NOISE, face, NOISE], get_detector(weights), get_embedder(engine, weights))
     assert seen.detected.tolist() == [0, 1, 0]
     cosines = seen.cosines(seen.vectors[1:2])
@@ -32,7 +36,7 @@ def test_nobody_anywhere_scores_zero_against_everyone(weights: Path) -> None:
 
 def test_the_largest_face_is_the_one_that_counts(weights: Path) -> None:
     detector, embedder = get_detector(weights), get_embedder("onnx", weights)
-    face = read_photos([STRANGER], 10**7)[0]
+    face = open_picture(STRANGER, 10**7).rgb_u8
     small = np.full_like(face, 127)
     small[::, :128] = np.pad(face[::2, ::2], ((64, 64), (0, 0), (0, 0)), constant_values=127)
     both = np.hstack([small, face[:, ::-1]])
@@ -41,8 +45,46 @@ def test_the_largest_face_is_the_one_that_counts(weights: Path) -> None:
     assert found.box[0] > face.shape[1]
 
 
-def test_photos_that_went_or_changed_are_named(tmp_path: Path) -> None:
+def test_everyone_in_a_picture_is_embedded(weights: Path) -> None:
+    detector, embedder = get_detector(weights), get_embedder("onnx", weights)
+    face = open_picture(STRANGER, 10**7).rgb_u8
+    gap = np.full_like(face, 127)
+    nobody, two = everyone([NOISE, np.hstack([face, gap, face[:, ::-1]])], detector, embedder)
+    assert len(nobody) == 0
+    assert len(two) == 2
+
+
+def test_an_album_keeps_a_vector_and_a_portrait_of_each_photo(weights: Path) -> None:
+    detector, embedder = get_detector(weights), get_embedder("onnx", weights)
+    album = look_at_album({"a": STRANGER}, 10**7, detector, embedder)
+    picture = open_picture(STRANGER, 10**7).rgb_u8
+    assert np.array_equal(album.of(["a"]), look([picture], detector, embedder).vectors)
+    assert [portrait.shape for portrait in album.framed(["a", "a"])] == [(160, 160, 3)] * 2
+
+
+def test_photos_that_went_or_changed_are_named(tmp_path: Path, weights: Path) -> None:
+    detector, embedder = get_detector(weights), get_embedder("onnx", weights)
     (tmp_path / "changed.jpg").write_text("no longer a picture")
-    for name in ("changed.jpg", "gone.jpg"):
+    Image.fromarray(NOISE).save(tmp_path / "faceless.png")
+    for name in ("changed.jpg", "gone.jpg", "faceless.png"):
         with pytest.raises(PhotosError, match=name):
-            read_photos([tmp_path / name], 10**7)
+            look_at_album({name: tmp_path / name}, 10**7, detector, embedder)
+
+
+def test_whoever_stands_beside_the_person_is_the_one_least_like_them(demo_files: list[Path], weights: Path) -> None:
+    detector, embedder = get_detector(weights), get_embedder("onnx", weights)
+    person = portrait(demo_files[1], detector)
+    stranger = portrait(STRANGER, detector)
+    gap = np.full_like(person, 127)
+    sealed = look_at_album({"a": demo_files[0]}, 10**8, detector, embedder).of(["a"])
+    pictures = [np.hstack([person, gap, other]) for other in (stranger, person[:, ::-1])]
+    honest, leaking = (least_alike(everyone([picture], detector, embedder), sealed) for picture in pictures)
+    assert honest is not None
+    assert leaking is not None
+    assert leaking > honest + 0.1
+    assert least_alike(everyone([person], detector, embedder), sealed) is None  # nobody stands there
+
+
+def portrait(file: Path, detector: Detector) -> RGB:
+    picture = open_picture(file, 10**8).rgb_u8
+    return portrait_crop(picture, detector.detect(picture)[0].landmarks, 192)

@@ -8,10 +8,12 @@ from conftest import hashes
 
 from trainer.bases.base import Base, get_base
 from trainer.console import Console
-from trainer.evaluate.sample import Sampling, picture_name, sample_prompts
+from trainer.evaluate.gallery import BasePictures
+from trainer.evaluate.sample import Sampling, picture_name, read_pictures, sample_prompts
 from trainer.records import RGB, Prompt
 
 PROMPTS = [Prompt(f"photo of ohwx person, {word}", "neutral") for word in ("smiling", "bright", "dark")]
+SEEDS = range(2)
 SAMPLING = Sampling(steps=2, guidance=2.0, batch_size=4)
 
 
@@ -21,7 +23,8 @@ def base(random_base: Path) -> Base:
 
 
 def sample(base: Base, folder: Path, sampling: Sampling = SAMPLING) -> list[list[RGB]]:
-    return sample_prompts(base, PROMPTS, 2, sampling, folder, Console(quiet=True), "pictures")
+    sample_prompts(base, PROMPTS, SEEDS, sampling, folder, Console(quiet=True), "pictures")
+    return read_pictures(folder, PROMPTS, SEEDS)
 
 
 def test_there_is_a_picture_for_each_prompt_and_seed(base: Base, tmp_path: Path) -> None:
@@ -52,3 +55,28 @@ def test_a_picture_follows_its_prompt_and_seed_not_its_place(base: Base, tmp_pat
     for row, single in zip(rows, singles, strict=True):
         for a, b in zip(row, single, strict=True):
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 2
+
+
+def test_what_the_base_made_once_is_taken_by_the_next_run(base: Base, tmp_path: Path) -> None:
+    kept = BasePictures(tmp_path / "kept")
+    made, taken, other = tmp_path / "made", tmp_path / "taken", tmp_path / "other"
+    wanted = base, PROMPTS, SEEDS, SAMPLING
+    kept.take(*wanted, made)
+    assert not made.exists()  # there is nothing yet
+    sample(base, made)
+    kept.keep(*wanted, made)
+    kept.take(*wanted, taken)
+    assert hashes(taken) == hashes(made)
+    kept.take(base, PROMPTS, range(1, 3), SAMPLING, other)
+    kept.take(base, PROMPTS[:2], SEEDS, SAMPLING, other)
+    kept.take(base, PROMPTS, SEEDS, Sampling(steps=3, guidance=2.0, batch_size=4), other)
+    assert not other.exists()
+
+
+def test_pictures_that_lie_there_are_never_replaced(base: Base, tmp_path: Path) -> None:
+    kept, made = BasePictures(tmp_path / "kept"), tmp_path / "made"
+    sample(base, made)
+    kept.keep(base, PROMPTS, SEEDS, SAMPLING, made)
+    (made / picture_name(0, 0)).write_bytes(b"mine")
+    kept.take(base, PROMPTS, SEEDS, SAMPLING, made)
+    assert (made / picture_name(0, 0)).read_bytes() == b"mine"

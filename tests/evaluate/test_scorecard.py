@@ -38,7 +38,8 @@ KEYS: dict[str, Any] = {
     "copying": ["to_fit_photos", "excess"], "leak": ["untriggered", "untriggered_base", "excess"],
     "prompt": ["scorer", "adapter", "base", "change"], "diversity": ["adapter", "base"],
     "sensitivity": ["paraphrase_std"], "by_prompt": ["prompt", "group", "identity", "detected", "prompt_score"],
-    "checkpoints": ["step", "identity_select", "prompt", "copying", "selected"],
+    "by_pose": ["pose", "pictures", "identity"], "seal": ["broken"],
+    "checkpoints": ["step", "identity_select", "of_ceiling_select", "prompt", "copying", "selected"],
     "cost": ["fit_s", "total_s", "peak_bytes", "images_seen"],
 }  # fmt: skip
 
@@ -101,7 +102,8 @@ def test_the_report_opens_offline_and_shows_the_pictures(evaluated: Path, card: 
     sources = re.findall(r'src="([^"]{0,22})', html)
     assert set(sources) == {"data:image/png;base64,"}
     pictures = 2 * len(card["by_prompt"])  # one seed, with the adapter and without
-    assert pictures < len(sources) <= pictures + card["photos"]["report"]
+    pairs = 3 * 3  # each picture with the nearest fit and sealed photo
+    assert len(sources) == pictures + card["photos"]["report"] + pairs
     assert card["verdict"] in html
     assert all(row["prompt"] in html for row in card["by_prompt"])
     assert "holiday" not in html
@@ -120,12 +122,15 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
     split = read_split(run / "1_prepare")
     settings = stage.Settings(
         trigger="ohwx", class_word="person", seeds=2, select_prompts=2, sampling=Sampling(2, 2.0, 8),
-        false_accept_rate=0.01, bootstrap=200, copying_limit=0.1, judge_engine="onnx", max_pixels=10**8,
+        false_accept_rate=0.01, bootstrap=200, copying_limit=0.1, gate_engine="dlib", judge_engine="onnx",
+        max_pixels=10**8, seed=0, choose="best", base_pictures=tmp_path / "base_pictures",
     )  # fmt: skip
     detector = get_detector(weights)
     eyes = stage.Eyes(detector, get_embedder("dlib", weights), get_embedder("onnx", weights), AttributeReader(weights))
     base: Base = get_base("portrait-tiny", str(random_base))
-    real = stage.Photos(trained["home"] / "subjects/zelda/photos", split)
+    samples = tmp_path / "images"
+    shutil.copytree(run / "1_prepare/images", samples)
+    real = stage.Photos(trained["home"] / "subjects/zelda/photos", split, samples)
 
     def portrait(path: Path) -> RGB:
         picture = open_picture(path, 10**8).rgb_u8
@@ -153,7 +158,8 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
         numbers, _ = evaluator.report(checkpoint)
         return numbers
 
-    make.split, make.folder = split, real.folder  # type: ignore[attr-defined]
+    make.split, make.folder, make.samples = split, real.folder, samples  # type: ignore[attr-defined]
+    make.portrait = portrait  # type: ignore[attr-defined]
     return make
 
 
@@ -199,3 +205,10 @@ def test_the_sealed_photos_themselves_are_above_the_ceiling(judge: Any) -> None:
     said = judge([judge.folder / name for name in judge.split.report])
     assert said["identity"]["mean"] > said["identity"]["ceiling"]
     assert said["copying"]["excess"] < 0
+
+
+def test_sealed_photos_among_the_training_samples_are_counted(judge: Any, demo_files: list[Path]) -> None:
+    assert judge(demo_files[14:])["seal"] == {"broken": 0}
+    for index, name in enumerate(judge.split.report[:2]):
+        Image.fromarray(judge.portrait(judge.folder / name)).save(judge.samples / f"99{index}.png")
+    assert judge(demo_files[14:])["seal"] == {"broken": 2}

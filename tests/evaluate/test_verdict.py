@@ -10,10 +10,17 @@ from trainer.evaluate.verdict import FAIR, STRONG, advice, verdict
 def card(share: float | None = 0.8, **changes: Any) -> dict[str, Any]:
     """A scorecard without any reason to doubt it, but for the changes."""
     good: dict[str, Any] = {
-        "identity": {"mean": 0.5, "ceiling": 0.6, "floor_base": 0.1, "of_ceiling": share},
+        "identity": {
+            "mean": 0.5,
+            "ceiling": 0.6,
+            "floor_base": 0.1,
+            "of_ceiling": share,
+            "of_ceiling_ci95": [0.7, 0.9],
+        },
         "copying": {"excess": 0.0},
         "detection_rate": 1.0,
-        "leak": {"excess": 0.0},
+        "leak": {"excess": 0.0, "beside_excess": None},
+        "seal": {"broken": 0},
         "photos": {"fit": 15, "report": 5},
         "checkpoints": [{"selected": False, "identity_select": 0.3}, {"selected": True, "identity_select": 0.32}],
         "by_prompt": [
@@ -47,6 +54,12 @@ def test_without_a_share_nothing_can_be_said() -> None:
     assert reasons
 
 
+def test_with_a_broken_seal_nothing_can_be_said() -> None:
+    word, reasons = verdict(card(seal={"broken": 2}), 0.15)
+    assert word == "unmeasurable"
+    assert "2 sealed photos" in reasons[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -54,6 +67,8 @@ def test_without_a_share_nothing_can_be_said() -> None:
         ({"copying": {"excess": 0.16}}, "nearer to the photos it was fitted on"),
         ({"detection_rate": 0.9}, "no face in 10%"),
         ({"leak": {"excess": 0.21}}, "class word alone"),
+        ({"leak": {"beside_excess": 0.21}}, "stands beside the person"),
+        ({"identity": {"of_ceiling_ci95": [0.5, 0.9]}}, "too wide to rank"),
         ({"photos": {"report": 3}}, "only 3 sealed photos"),
     ],
 )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from trainer.errors import PhotosError
+from trainer.faces.align import portrait_crop
 from trainer.faces.base import Detector, Embedder, cosine_matrix
 from trainer.pictures import UnusablePicture, open_picture
 from trainer.records import RGB, Face, Floats
+
+PORTRAIT_PX = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,54 @@ def look(pictures: Iterable[RGB], detector: Detector, embedder: Embedder) -> See
     return Seen(np.array(rows, np.float32).reshape(len(rows), width), tuple(faces))
 
 
-def read_photos(files: Sequence[Path], max_pixels: int) -> list[RGB]:
-    """Decode real photos again. Raises PhotosError for one that changed or went since it was checked."""
-    pictures = []
-    for path in files:
+@dataclass(frozen=True, slots=True)
+class Album:
+    """Real photos in an embedder's eyes, by name.
+
+    Attributes:
+        vectors: a (d,) float32 unit vector each.
+        portraits: a (PORTRAIT_PX, PORTRAIT_PX, 3) uint8 picture of the face, framed alike.
+    """
+
+    vectors: dict[str, Floats]
+    portraits: dict[str, RGB]
+
+    def of(self, names: Sequence[str]) -> Floats:
+        """(len(names), d) vectors."""
+        return np.array([self.vectors[name] for name in names], np.float32)
+
+    def framed(self, names: Sequence[str]) -> list[RGB]:
+        """Their portraits."""
+        return [self.portraits[name] for name in names]
+
+
+def look_at_album(files: Mapping[str, Path], max_pixels: int, detector: Detector, embedder: Embedder) -> Album:
+    """Find and embed the person of each real photo, by name; one photo is in memory at a time.
+
+    Raises PhotosError for a photo that changed or went since it was checked.
+    """
+    album = Album({}, {})
+    for name, path in files.items():
         try:
-            pictures.append(open_picture(path, max_pixels).rgb_u8)
+            rgb_u8 = open_picture(path, max_pixels).rgb_u8
         except (UnusablePicture, OSError) as error:
-            raise PhotosError(
-                f"{path}: could be read when it was checked, and now not: {error}", "put it back"
-            ) from None
-    return pictures
+            raise _changed(path, str(error)) from None
+        face = max(detector.detect(rgb_u8), key=lambda face: face.width, default=None)
+        if face is None:
+            raise _changed(path, "no face is found in it")
+        album.vectors[name] = embedder.embed(rgb_u8, face)
+        album.portraits[name] = portrait_crop(rgb_u8, face.landmarks, PORTRAIT_PX)
+    return album
+
+
+def everyone(pictures: Iterable[RGB], detector: Detector, embedder: Embedder) -> list[Floats]:
+    """The (faces, d) float32 unit vectors, (0, 0) without any, of all faces in each (height, width, 3) uint8 picture."""
+    found = []
+    for rgb_u8 in pictures:
+        vectors = [embedder.embed(rgb_u8, face) for face in detector.detect(rgb_u8)]
+        found.append(np.array(vectors, np.float32) if vectors else np.zeros((0, 0), np.float32))
+    return found
+
+
+def _changed(path: Path, reason: str) -> PhotosError:
+    return PhotosError(f"{path}: could be used when it was checked, and now not: {reason}", "put it back")

@@ -38,6 +38,8 @@ _SCENES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("style", "oil painting", ()),
 )
 _SETS = {"attributes": _ATTRIBUTES, "scenes": _SCENES}
+# Who stands beside the person, for bases that can picture two; the other one should stay somebody else.
+_BESIDE = {"attributes": (), "scenes": ("beside another person", "with a friend", "shaking hands with a stranger")}
 # Ways to say the first prompt; a likeness should not hang on one of them.
 _PARAPHRASES = ("a photo of {who}", "portrait of {who}", "{who}, photo", "picture of {who}")
 
@@ -63,6 +65,11 @@ def leak_prompts(prompt_set: str, class_word: str) -> list[Prompt]:
         for prompt in report_prompts(prompt_set, class_word)
         if prompt.group in ("neutral", "expression", "setting")
     ]
+
+
+def beside_prompts(prompt_set: str, who: str) -> list[Prompt]:
+    """The person and somebody else in one picture; none where the base makes one person a picture."""
+    return [Prompt(_text(who, extra), "leak") for extra in _BESIDE[prompt_set]]
 
 
 def paraphrases(who: str) -> list[Prompt]:

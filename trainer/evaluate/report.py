@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from trainer.faces.align import portrait_crop
-from trainer.records import RGB, Face, Floats
+from trainer.evaluate.charts import checkpoint_curve, distributions
+from trainer.evaluate.gallery import Gallery
+from trainer.evaluate.scorecard import Reals
+from trainer.records import RGB, Floats
 from trainer.run import write_text
 
-TILE_PX = 160
+PAIRS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +27,15 @@ class Shown:
     """What the report shows.
 
     Attributes:
-        real: the sealed report photos, whole.
-        real_faces: the face in each.
-        adapter: pictures by prompt and seed with the adapter; `base` without it.
-        per_picture: (prompts, seeds) mean cosine to the sealed photos.
+        sealed: portraits of the report photos; `fitted` of the fit photos, in the order of `reals.fitted`.
+        adapter: pictures with the adapter; `base` without it.
     """
 
-    real: Sequence[RGB]
-    real_faces: Sequence[Face | None]
-    adapter: Sequence[Sequence[RGB]]
-    base: Sequence[Sequence[RGB]]
-    per_picture: Floats
+    sealed: Sequence[RGB]
+    fitted: Sequence[RGB]
+    adapter: Gallery
+    base: Gallery
+    reals: Reals
 
 
 def write_report(path: Path, card: dict[str, Any], shown: Shown) -> None:
@@ -43,39 +44,62 @@ def write_report(path: Path, card: dict[str, Any], shown: Shown) -> None:
         loader=FileSystemLoader(Path(__file__).resolve().parent), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["number"] = lambda value: "-" if value is None else f"{value:.3f}"
-    crops = [portrait_crop(p, f.landmarks, TILE_PX) for p, f in zip(shown.real, shown.real_faces, strict=True) if f]
-    rows = [
-        {
-            **said,
-            "adapter": [
-                {"uri": data_uri(p), "cosine": float(c)}
-                for p, c in zip(shown.adapter[index], shown.per_picture[index], strict=True)
-            ],
-            "base": [data_uri(picture) for picture in shown.base[index]],
-        }
-        for index, said in enumerate(card["by_prompt"])
-    ]
     html = environment.get_template("report.html.j2").render(
-        card=card, real=[data_uri(c) for c in crops], rows=rows, curve=checkpoint_curve(card["checkpoints"])
+        card=card,
+        real=[data_uri(portrait) for portrait in shown.sealed],
+        rows=prompt_rows(card, shown),
+        curve=checkpoint_curve(card["checkpoints"]),
+        spread=distributions(populations(shown)),
+        pairs=nearest_pairs(shown),
     )
     write_text(path, html)
 
 
-def checkpoint_curve(checkpoints: Sequence[dict[str, Any]], width: int = 640, height: int = 180) -> dict[str, Any]:
-    """Where the likeness of each checkpoint lies in a picture of that many pixels; 0 is on the floor line."""
-    floor = height - 24
-    top = max((row["identity_select"] for row in checkpoints), default=0.0)
-    scale = (floor - 30) / top if top > 0 else 0.0
-    points = [
+def prompt_rows(card: dict[str, Any], shown: Shown) -> list[dict[str, Any]]:
+    """Each prompt's numbers with its pictures, and where its interval lies between 0 and the ceiling, in percent."""
+    cosines = shown.adapter.cosines(shown.reals.sealed).mean(2)
+    scale = 100 / max(card["identity"]["ceiling"], 1e-6)
+    return [
         {
-            **row,
-            "identity": row["identity_select"],
-            "x": round(width * (index + 0.5) / len(checkpoints)),
-            "y": round(floor - scale * max(0.0, row["identity_select"])),
+            **said,
+            "bar": [float(np.clip(scale * end, 0, 100)) for end in (*said["ci95"], said["identity"])],
+            "adapter": [
+                {"uri": data_uri(picture), "cosine": float(cosine)}
+                for picture, cosine in zip(shown.adapter.pictures[index], cosines[index], strict=True)
+            ],
+            "base": [data_uri(picture) for picture in shown.base.pictures[index]],
         }
-        for index, row in enumerate(checkpoints)
+        for index, said in enumerate(card["by_prompt"])
     ]
-    return {"width": width, "height": height, "floor": floor, "points": points}
+
+
+def populations(shown: Shown) -> dict[str, Floats]:
+    """Mean cosine to the sealed photos of each stranger, of each plain picture, and of each other real photo."""
+    sealed, plain = shown.reals.sealed, shown.adapter.rows(style=False)
+    return {
+        "strangers": shown.reals.stranger_means(),
+        "base alone": shown.base.cosines(sealed)[plain].mean(2),
+        "with the adapter": shown.adapter.cosines(sealed)[plain].mean(2),
+        "the person's other photos": (shown.reals.others @ sealed.T).mean(1),
+    }
+
+
+def nearest_pairs(shown: Shown) -> list[dict[str, Any]]:
+    """The pictures that lie nearest to a fit photo, with that photo and the nearest sealed one."""
+    if not shown.fitted:
+        return []
+    to_fit, to_sealed = (shown.adapter.seen.cosines(v) for v in (shown.reals.fitted, shown.reals.sealed))
+    pictures = shown.adapter.flat()
+    return [
+        {
+            "picture": data_uri(pictures[index]),
+            "fit": data_uri(shown.fitted[int(to_fit[index].argmax())]),
+            "fit_cosine": float(to_fit[index].max()),
+            "sealed": data_uri(shown.sealed[int(to_sealed[index].argmax())]),
+            "sealed_cosine": float(to_sealed[index].max()),
+        }
+        for index in np.argsort(-to_fit.max(1), kind="stable")[:PAIRS]
+    ]
 
 
 def data_uri(rgb_u8: RGB) -> str:

@@ -16,37 +16,49 @@ from trainer.records import RGB, Prompt
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How pictures are made; units as in `trainer.recipe.EvaluateSection`."""
+    """How pictures are made; units as in `trainer.recipe.EvaluateSection`, with the precision resolved."""
 
     steps: int
     guidance: float
     batch_size: int
+    precision: str = "fp32"
 
 
 def sample_prompts(
-    base: Base, prompts: Sequence[Prompt], seeds: int, sampling: Sampling, folder: Path, console: Console, label: str
-) -> list[list[RGB]]:
-    """`seeds` pictures a prompt, in prompt order, written to `folder`/<prompt>-<seed>.png.
+    base: Base, prompts: Sequence[Prompt], seeds: range, sampling: Sampling, folder: Path, console: Console, label: str
+) -> int:
+    """A picture for every prompt and seed, in `folder`/<prompt>-<seed>.png; returns how many were made now.
 
-    Whole batches that are already there are read back: batches stay the same, so a picture's bits do too.
+    Whole batches that are already there are left: batches stay the same, so a picture's bits do too.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = sampling_jobs(prompts, seeds)
-    files = [folder / picture_name(row, seed) for row, seed in jobs]
+    jobs, files = sampling_jobs(len(prompts), seeds), sampled_files(folder, prompts, seeds)
+    made = 0
     with console.progress(label, len(jobs)) as tick:
         for start in range(0, len(jobs), sampling.batch_size):
             batch = jobs[start : start + sampling.batch_size]
             targets = files[start : start + sampling.batch_size]
             if not all(target.is_file() for target in targets):
                 _make(base, [prompts[row].text for row, _ in batch], [seed for _, seed in batch], sampling, targets)
+                made += len(batch)
             tick(len(batch))
-    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    return [pictures[row * seeds : (row + 1) * seeds] for row in range(len(prompts))]
+    return made
 
 
-def sampling_jobs(prompts: Sequence[Prompt], seeds: int) -> list[tuple[int, int]]:
+def read_pictures(folder: Path, prompts: Sequence[Prompt], seeds: range) -> list[list[RGB]]:
+    """The pictures that `sample_prompts` left, by prompt and seed."""
+    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in sampled_files(folder, prompts, seeds)]
+    return [pictures[row * len(seeds) : (row + 1) * len(seeds)] for row in range(len(prompts))]
+
+
+def sampled_files(folder: Path, prompts: Sequence[Prompt], seeds: range) -> list[Path]:
+    """The file of every picture, in the order in which batches are cut."""
+    return [folder / picture_name(row, seed) for row, seed in sampling_jobs(len(prompts), seeds)]
+
+
+def sampling_jobs(prompts: int, seeds: range) -> list[tuple[int, int]]:
     """(prompt index, seed) of every picture, in the order in which batches are cut."""
-    return [(row, seed) for row in range(len(prompts)) for seed in range(seeds)]
+    return [(row, seed) for row in range(prompts) for seed in seeds]
 
 
 def picture_name(prompt: int, seed: int) -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One checkpoint's numbers; `identity` and `copying` are the gate's, `prompt` is 0 to 1."""
+    """One checkpoint's numbers; `identity`, `of_ceiling` and `copying` are the gate's, `prompt` is 0 to 1."""
 
     step: int
     identity: float
     prompt: float
     copying: float
+    of_ceiling: float | None = None
 
 
 def choose(candidates: Sequence[Candidate], copying_limit: float) -> Candidate:

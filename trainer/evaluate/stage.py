@@ -9,25 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from trainer.bases.base import Base
 from trainer.console import Console
 from trainer.errors import MissingPartError
-from trainer.evaluate import calibrate, probe
+from trainer.evaluate import calibrate, probe, scorecard
 from trainer.evaluate.compare import COSINES
-from trainer.evaluate.copying import copying_excess, nearest
-from trainer.evaluate.judge import Seen, look, read_photos
-from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts, select_prompts
+from trainer.evaluate.gallery import BasePictures, Gallery
+from trainer.evaluate.judge import Album, everyone, look, look_at_album
+from trainer.evaluate.prompts import beside_prompts, leak_prompts, paraphrases, report_prompts, select_prompts
 from trainer.evaluate.report import Shown, write_report
-from trainer.evaluate.sample import Sampling, picture_name, sample_prompts, sampling_jobs
+from trainer.evaluate.sample import Sampling, picture_name, read_pictures, sample_prompts, sampling_jobs
+from trainer.evaluate.scorecard import Reals, reals_of
+from trainer.evaluate.sealed import sealed_among
 from trainer.evaluate.select import Candidate, choose
 from trainer.evaluate.verdict import advice, verdict
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
-from trainer.records import RGB, Checkpoint, Floats, Prompt, Split
+from trainer.records import Checkpoint, Floats, Prompt, Split
 from trainer.run import sha256_of, write_json
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,12 @@ class Settings:
     false_accept_rate: float
     bootstrap: int
     copying_limit: float
+    gate_engine: str
     judge_engine: str
     max_pixels: int
+    seed: int
+    choose: str
+    base_pictures: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +65,20 @@ class Eyes:
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """Where the real photos lie, by file name, and who plays which role."""
+    """Where the real photos lie, by file name, who plays which role, and what was made of those to fit on.
+
+    Attributes:
+        folder: of the photos.
+        samples: of the training samples' PNG files.
+    """
 
     folder: Path
     split: Split
+    samples: Path
 
     def files(self, names: Sequence[str]) -> list[Path]:
         """Their paths."""
         return [self.folder / name for name in names]
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """Pictures made for some prompts, and what the judge saw in them."""
-
-    prompts: Sequence[Prompt]
-    pictures: list[list[RGB]]
-    seen: Seen
-
-    def cosines(self, others: Floats) -> Floats:
-        """(prompts, seeds, len(others)) cosines."""
-        flat = self.seen.cosines(others)
-        return flat.reshape(len(self.prompts), -1, flat.shape[1])
-
-    def rows(self, style: bool) -> list[int]:
-        """Indices of the style prompts, or of all others."""
-        return [index for index, prompt in enumerate(self.prompts) if (prompt.group == "style") == style]
 
 
 class Evaluator:
@@ -93,67 +88,49 @@ class Evaluator:
         self.base, self.settings, self.eyes, self.photos = base, settings, eyes, photos
         self.folder, self.console = folder, console
         self.who = f"{settings.trigger} {settings.class_word}"
+        self.seeds = range(settings.seed, settings.seed + settings.seeds)
 
     def select(self, checkpoints: Sequence[Checkpoint]) -> tuple[list[Candidate], Checkpoint]:
         """The gate's numbers for every checkpoint, on the select photos, and the one to export."""
         s, split = self.settings, self.photos.split
         if not split.select:  # an adapter made elsewhere: there is one, and it is judged as it is
             return [], checkpoints[0]
-        prompts = select_prompts(report_prompts(self.base.prompt_set, self.who), s.select_prompts)
-        sealed = self._look_at(split.select, self.eyes.gate).vectors
-        fitted = self._look_at(split.fit, self.eyes.gate).vectors
-        candidates = []
-        for checkpoint in checkpoints:
-            self.base.use_adapter(checkpoint.adapter)
-            name = f"step {checkpoint.step}"
-            gallery = self._gallery(prompts, f"select/{checkpoint.step:06d}", name, self.eyes.gate, seeds=1)
-            to_sealed = gallery.seen.cosines(sealed)
-            score = probe.mean_score(self._prompt_scores(gallery))
-            candidates.append(
-                Candidate(
-                    checkpoint.step, float(to_sealed.mean()), 1.0 if score is None else score,
-                    copying_excess(gallery.seen, fitted, sealed, split.fit, split.groups),
-                )
-            )  # fmt: skip
+        reals = reals_of(split, split.select, self._album(self.eyes.gate), calibrate.strangers(s.gate_engine))
+        asked = checkpoints if s.choose == "best" else checkpoints[-1:]
+        candidates = [self._candidate(checkpoint, reals) for checkpoint in asked]
         chosen = choose(candidates, s.copying_limit)
         return candidates, next(c for c in checkpoints if c.step == chosen.step)
 
     def report(self, chosen: Checkpoint) -> tuple[dict[str, Any], Shown]:
         """The judge's part of the scorecard, and what the report shows."""
+        s, split = self.settings, self.photos.split
         galleries = self._galleries(chosen)
-        split = self.photos.split
-        real_pictures = read_photos(self.photos.files(split.report), self.settings.max_pixels)
-        real = look(real_pictures, self.eyes.detector, self.eyes.judge)
-        others = self._look_at(split.select + split.fit, self.eyes.judge)
-        fitted = others.vectors[len(split.select) :]
-        identity = self._identity(galleries, real, others)
-        adapter, base = galleries["adapter"], galleries["base"]
+        album, strangers = self._album(self.eyes.judge), calibrate.strangers(s.judge_engine)
+        if strangers is None:
+            strangers = people_made_up(galleries, s.judge_engine)
+        reals = reals_of(split, split.report, album, strangers)
+        adapter, base, photos = galleries["adapter"], galleries["base"], reals.sealed
         scores, base_scores = self._prompt_scores(adapter), self._prompt_scores(base)
         card = {
-            "identity": identity,
+            "identity": scorecard.identity(adapter, base, reals, s.false_accept_rate, s.bootstrap),
             "detection_rate": float(adapter.seen.detected.mean()),
-            "copying": _copying(adapter, fitted, real.vectors, split),
-            "leak": _leak(galleries, real.vectors),
-            "prompt": _prompt(scores, base_scores),
+            "copying": scorecard.copying(adapter, reals),
+            "leak": scorecard.leak(galleries, self._beside(chosen, photos), photos),
+            "prompt": scorecard.prompt(scores, base_scores),
             "diversity": {"adapter": probe.diversity(adapter.pictures), "base": probe.diversity(base.pictures)},
-            "sensitivity": {"paraphrase_std": float(galleries["paraphrase"].cosines(real.vectors).mean((1, 2)).std())},
-            "by_prompt": _by_prompt(adapter, real.vectors, scores),
+            "sensitivity": {"paraphrase_std": float(galleries["paraphrase"].cosines(photos).mean((1, 2)).std())},
+            "by_prompt": scorecard.by_prompt(adapter, photos, scores, s.bootstrap),
+            "by_pose": scorecard.by_pose(adapter, photos),
+            "seal": {"broken": len(self._sealed_in_the_samples(album))},
         }
-        shown = Shown(
-            real=real_pictures,
-            real_faces=real.faces,
-            adapter=adapter.pictures,
-            base=base.pictures,
-            per_picture=adapter.cosines(real.vectors).mean(2),
-        )
-        self._write_cosines(adapter, real)
-        return card, shown
+        self._write_cosines(adapter, photos)
+        return card, Shown(album.framed(split.report), album.framed(split.fit), adapter, base, reals)
 
     def write_first_batch(self) -> None:
         """samples/adapter.json: all it takes to make the first batch of scored pictures again."""
         s = self.settings
         prompts = report_prompts(self.base.prompt_set, self.who)
-        jobs = sampling_jobs(prompts, s.seeds)[: s.sampling.batch_size]
+        jobs = sampling_jobs(len(prompts), self.seeds)[: s.sampling.batch_size]
         (self.folder / "samples").mkdir(exist_ok=True)
         write_json(
             self.folder / "samples/adapter.json",
@@ -166,87 +143,89 @@ class Evaluator:
             },
         )
 
-    def _write_cosines(self, adapter: Gallery, real: Seen) -> None:
+    def _candidate(self, checkpoint: Checkpoint, reals: Reals) -> Candidate:
+        """The gate's numbers, from one seed a prompt that the report does not use."""
+        prompts = select_prompts(report_prompts(self.base.prompt_set, self.who), self.settings.select_prompts)
+        self.base.use_adapter(checkpoint.adapter)
+        tag, seeds = f"select/{checkpoint.step:06d}", range(self.seeds.stop, self.seeds.stop + 1)
+        gallery = self._gallery(prompts, tag, f"step {checkpoint.step}", self.eyes.gate, seeds)
+        identity = float(gallery.cosines(reals.sealed).mean())
+        score = probe.mean_score(self._prompt_scores(gallery))
+        copied = reals.copying(gallery.seen)
+        return Candidate(
+            checkpoint.step, identity, 1.0 if score is None else score, copied or 0.0, reals.of_ceiling(identity)
+        )
+
+    def _write_cosines(self, adapter: Gallery, photos: Floats) -> None:
         """cosines.json: what `trainer compare` resamples, and by which pairs; photos by hash, no embedding."""
         plain = adapter.rows(style=False)
         write_json(
             self.folder / COSINES,
             {
                 "prompts": [adapter.prompts[row].text for row in plain],
-                "seeds": self.settings.seeds,
+                "seeds": list(self.seeds),
                 "photos": [sha256_of(path) for path in self.photos.files(self.photos.split.report)],
-                "cosines": adapter.cosines(real.vectors)[plain].round(5).tolist(),
+                "cosines": adapter.cosines(photos)[plain].round(5).tolist(),
             },
         )
 
     def _galleries(self, chosen: Checkpoint) -> dict[str, Gallery]:
-        s, kind = self.settings, self.base.prompt_set
-        prompts = report_prompts(kind, self.who)
-        leaks = leak_prompts(kind, s.class_word)
-        judge = self.eyes.judge
+        kind, judge = self.base.prompt_set, self.eyes.judge
+        prompts, leaks = report_prompts(kind, self.who), leak_prompts(kind, self.settings.class_word)
         self.base.use_adapter(chosen.adapter)
         galleries = {
-            "adapter": self._gallery(prompts, "adapter", "with the adapter", judge, s.seeds),
-            "leak": self._gallery(leaks, "leak", "without the trigger", judge, s.seeds),
-            "paraphrase": self._gallery(paraphrases(self.who), "paraphrase", "in other words", judge, s.seeds),
+            "adapter": self._gallery(prompts, "adapter", "with the adapter", judge, self.seeds),
+            "leak": self._gallery(leaks, "leak", "without the trigger", judge, self.seeds),
+            "paraphrase": self._gallery(paraphrases(self.who), "paraphrase", "in other words", judge, self.seeds),
         }
         self.base.use_adapter(None)
-        galleries["base"] = self._gallery(prompts, "base", "base alone", judge, s.seeds)
-        galleries["base_leak"] = self._gallery(leaks, "base_leak", "base, no trigger", judge, s.seeds)
+        galleries["base"] = self._base_gallery(prompts, "base", "base alone")
+        galleries["base_leak"] = self._base_gallery(leaks, "base_leak", "base, no trigger")
         return galleries
 
-    def _gallery(self, prompts: Sequence[Prompt], tag: str, label: str, embedder: Embedder, seeds: int) -> Gallery:
-        pictures = sample_prompts(
-            self.base, prompts, seeds, self.settings.sampling, self.folder / "samples" / tag, self.console, label
-        )
+    def _gallery(self, prompts: Sequence[Prompt], tag: str, label: str, embedder: Embedder, seeds: range) -> Gallery:
+        folder = self.folder / "samples" / tag
+        sample_prompts(self.base, prompts, seeds, self.settings.sampling, folder, self.console, label)
+        pictures = read_pictures(folder, prompts, seeds)
         return Gallery(prompts, pictures, look((p for row in pictures for p in row), self.eyes.detector, embedder))
 
-    def _identity(self, galleries: dict[str, Gallery], real: Seen, others: Seen) -> dict[str, Any]:
-        s, split = self.settings, self.photos.split
-        adapter = galleries["adapter"]
-        plain = adapter.rows(style=False)
-        cosines = adapter.cosines(real.vectors)[plain]
-        mean = float(cosines.mean())
-        names = split.report + split.select + split.fit
-        everyone = np.concatenate([real.vectors, others.vectors]) if others.faces else real.vectors
-        ceiling = calibrate.real_ceiling(real.cosines(everyone), split.report, names, split.groups)
-        cohort = self._strangers(galleries) @ real.vectors.T
-        floor, threshold = float(cohort.mean()), calibrate.threshold_at(cohort.mean(1), s.false_accept_rate)
-        floor_base = float(galleries["base"].cosines(real.vectors)[plain].mean())
-        style = adapter.cosines(real.vectors)[adapter.rows(style=True)]
-        return {
-            "mean": mean,
-            "ci95": list(calibrate.bootstrap_interval(cosines, s.bootstrap)),
-            "ceiling": ceiling,
-            "floor_strangers": floor,
-            "floor_base": floor_base,
-            "of_ceiling": calibrate.of_ceiling(mean, floor, ceiling),
-            "of_ceiling_base": calibrate.of_ceiling(floor_base, floor, ceiling),
-            "pass_rate": float((cosines.mean(2) >= threshold).mean()),
-            "threshold": threshold,
-            "per_photo_std": float(cosines.mean((0, 1)).std()),
-            "style_mean": float(style.mean()) if style.size else None,
-        }
+    def _base_gallery(self, prompts: Sequence[Prompt], tag: str, label: str) -> Gallery:
+        """What the base makes without an adapter: taken from an earlier run of the same base where there is one."""
+        wanted = self.base, prompts, self.seeds, self.settings.sampling, self.folder / "samples" / tag
+        kept = BasePictures(self.settings.base_pictures)
+        kept.take(*wanted)
+        if sample_prompts(*wanted, self.console, label) == len(prompts) * len(self.seeds):
+            kept.keep(*wanted)
+        return self._gallery(prompts, tag, label, self.eyes.judge, self.seeds)
 
-    def _strangers(self, galleries: dict[str, Gallery]) -> Floats:
-        """The shipped cohort; for an embedder without one, the people whom the base alone made up."""
-        shipped = calibrate.strangers(self.settings.judge_engine)
-        if shipped is not None:
-            return shipped
-        seen = [galleries[name].seen for name in ("base", "base_leak")]
-        found = [view.vectors[view.detected > 0] for view in seen if any(view.faces)]
-        if not found:
-            raise MissingPartError(
-                f"no strangers are shipped for judge {self.settings.judge_engine} and the base made none",
-                "use --set faces.judge=onnx",
-            )
-        return np.concatenate(found).astype(np.float32)
+    def _beside(self, chosen: Checkpoint, photos: Floats) -> tuple[float, float] | None:
+        """Likeness of whoever stands beside the person, adapter on and off; None where there is nobody beside."""
+        prompts = beside_prompts(self.base.prompt_set, self.who)
+        if not prompts:
+            return None
+        means = []
+        for tag, adapter in (("beside", chosen.adapter), ("base_beside", None)):
+            self.base.use_adapter(adapter)
+            flat = self._gallery(prompts, tag, "somebody beside", self.eyes.judge, self.seeds).flat()
+            means.append(scorecard.least_alike(everyone(flat, self.eyes.detector, self.eyes.judge), photos))
+        on, off = means
+        return None if on is None or off is None else (on, off)
+
+    def _album(self, embedder: Embedder) -> Album:
+        split = self.photos.split
+        names = split.select + split.report + split.fit
+        files = dict(zip(names, self.photos.files(names), strict=True))
+        return look_at_album(files, self.settings.max_pixels, self.eyes.detector, embedder)
+
+    def _sealed_in_the_samples(self, album: Album) -> list[int]:
+        """Which sealed photos, by index, the training samples show; none, unless somebody broke the seal."""
+        sealed = self.photos.split.select + self.photos.split.report
+        samples = [np.asarray(Image.open(file).convert("RGB")) for file in sorted(self.photos.samples.glob("*.png"))]
+        seen = look(samples, self.eyes.detector, self.eyes.judge)
+        return sealed_among(samples, seen, album.framed(sealed), album.of(sealed))
 
     def _prompt_scores(self, gallery: Gallery) -> list[float | None]:
         return probe.prompt_scores(gallery.prompts, gallery.pictures, gallery.seen, self.eyes.attributes)
-
-    def _look_at(self, names: Sequence[str], embedder: Embedder) -> Seen:
-        return look(read_photos(self.photos.files(names), self.settings.max_pixels), self.eyes.detector, embedder)
 
 
 def evaluate(
@@ -279,43 +258,22 @@ def evaluate(
     return {"chosen_step": chosen.step, "of_ceiling": card["identity"]["of_ceiling"], "verdict": card["verdict"]}
 
 
-def _copying(gallery: Gallery, fitted: Floats, sealed: Floats, split: Split) -> dict[str, float | None]:
-    if not split.fit:
-        return {"to_fit_photos": None, "excess": None}
-    excess = copying_excess(gallery.seen, fitted, sealed, split.fit, split.groups)
-    return {"to_fit_photos": nearest(gallery.seen.cosines(fitted)), "excess": excess}
-
-
-def _leak(galleries: dict[str, Gallery], real: Floats) -> dict[str, float]:
-    on, off = (float(galleries[name].cosines(real).mean()) for name in ("leak", "base_leak"))
-    return {"untriggered": on, "untriggered_base": off, "excess": on - off}
-
-
-def _prompt(scores: Sequence[float | None], base_scores: Sequence[float | None]) -> dict[str, Any]:
-    adapter, base = probe.mean_score(scores), probe.mean_score(base_scores)
-    change = adapter - base if adapter is not None and base is not None else None
-    return {"scorer": probe.NAME, "adapter": adapter, "base": base, "change": change}
-
-
-def _by_prompt(gallery: Gallery, real: Floats, scores: Sequence[float | None]) -> list[dict[str, Any]]:
-    identity = gallery.cosines(real).mean((1, 2))
-    detected = gallery.seen.detected.reshape(len(gallery.prompts), -1).mean(1)
-    return [
-        {
-            "prompt": prompt.text,
-            "group": prompt.group,
-            "identity": float(identity[row]),
-            "detected": float(detected[row]),
-            "prompt_score": scores[row],
-        }
-        for row, prompt in enumerate(gallery.prompts)
-    ]
+def people_made_up(galleries: dict[str, Gallery], engine: str) -> Floats:
+    """(n, d) the people whom the base alone made up: the floor of an embedder for which no strangers are shipped."""
+    seen = [galleries[name].seen for name in ("base", "base_leak")]
+    found = [view.vectors[view.detected > 0] for view in seen if any(view.faces)]
+    if not found:
+        raise MissingPartError(
+            f"no strangers are shipped for judge {engine} and the base made none", "use --set faces.judge=onnx"
+        )
+    return np.concatenate(found).astype(np.float32)
 
 
 def _checkpoint_row(candidate: Candidate, chosen: int) -> dict[str, Any]:
     return {
         "step": candidate.step,
         "identity_select": candidate.identity,
+        "of_ceiling_select": candidate.of_ceiling,
         "prompt": candidate.prompt,
         "copying": candidate.copying,
         "selected": candidate.step == chosen,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 STRONG, FAIR = 0.75, 0.5  # of_ceiling from which the verdict says so
+WIDE_INTERVAL = 0.3  # width of the 95% interval of of_ceiling from which two adapters are not worth ranking
 ENOUGH_PHOTOS = 15
 RISING = 1.1  # times the likeness of the checkpoint before
 WEAK_PROMPT = 0.75  # share of the mean likeness under which a prompt is worth a word
@@ -17,6 +18,8 @@ def verdict(card: dict[str, Any], copying_limit: float) -> tuple[str, list[str]]
     share = identity["of_ceiling"]
     if share is None:
         return "unmeasurable", ["the person's own photos are no more alike than strangers' to the judge"]
+    if card["seal"]["broken"]:
+        return "unmeasurable", [f"{card['seal']['broken']} sealed photos are among the training samples: prepare anew"]
     if identity["mean"] > identity["ceiling"]:
         reasons.append("above the person's own ceiling: look for copied photos")
     if card["copying"]["excess"] is None:
@@ -28,6 +31,12 @@ def verdict(card: dict[str, Any], copying_limit: float) -> tuple[str, list[str]]
     learned = identity["mean"] - identity["floor_base"]
     if learned > 0.05 and card["leak"]["excess"] > 0.5 * learned:
         reasons.append("the class word alone also brings the person: call other people by other words")
+    low, high = identity["of_ceiling_ci95"]
+    if high - low > WIDE_INTERVAL:
+        reasons.append(f"the interval spans {high - low:.0%} of the way to the ceiling: too wide to rank two adapters")
+    beside = card["leak"]["beside_excess"]
+    if beside is not None and learned > 0.05 and beside > 0.5 * learned:
+        reasons.append("whoever stands beside the person looks like them too")
     if card["photos"]["report"] < 4:
         reasons.append(f"only {card['photos']['report']} sealed photos: a wide interval")
     name = "strong" if share >= STRONG else "fair" if share >= FAIR else "weak"
