@@ -23,6 +23,8 @@ COMMANDS = (
     "replay",
     "lock",
     "inspect",
+    "convert",
+    "merge",
     "forget",
     "recipe",
     "weights",

@@ -70,6 +70,27 @@ def show_adapter(said: dict[str, Any], console: Console) -> None:
     console.table(said["file"], rows + sorted(said["metadata"].items()))
 
 
+def show_converted(said: dict[str, Any], console: Console) -> None:
+    """Where the new file is and what it lost."""
+    rows = [(key, str(said[key])) for key in ("layout", "dtypes", "ranks", "layers", "tensors_sha256")]
+    rows.append(("rounding", f"{said['rounding']:.1e} of the largest weight"))
+    if said["retained"]:
+        least = min(said["retained"]["by_layer"], key=said["retained"]["by_layer"].__getitem__)
+        rows.append(("energy kept, mean", f"{said['retained']['mean']:.4f}"))
+        rows.append(("energy kept, least", f"{said['retained']['min']:.4f} in {least}"))
+    console.table(said["out"], rows)
+    if said["retained"] and said["retained"]["min"] < 1:
+        console.result(f"what that costs in likeness: trainer evaluate SUBJECT --adapter {said['out']}")
+
+
+def show_merged(said: dict[str, Any], console: Console) -> None:
+    """Where the new base is and what rounding took from the adapter."""
+    lost = said["lost"]
+    rows = [("layers", str(said["layers"])), ("scale", f"{said['scale']:g}"), ("bytes", str(said["bytes"]))]
+    rows.append(("lost to rounding", f"{lost['mean']:.1e} of the update on average, {lost['max']:.1e} at most"))
+    console.table(said["out"], rows)
+
+
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 

@@ -13,8 +13,8 @@ import torch
 from trainer.adapter import read_adapter, tensors_sha256, write_adapter
 from trainer.bases.base import Base
 from trainer.export.card import model_card
-from trainer.export.keymaps import to_kohya
 from trainer.export.parity import check_parity
+from trainer.layouts.layers import read_layers, to_kohya
 from trainer.records import Checkpoint
 from trainer.run import sha256_of, write_json, write_text
 
@@ -48,7 +48,7 @@ def export(checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settin
     if settings.kohya:
         extra = {"ss_network_dim": str(settings.rank), "ss_network_alpha": str(settings.rank)}
         kohya = folder / f"{settings.file_stem}.kohya.safetensors"
-        write_adapter(kohya, to_kohya(tensors), adapter_metadata(card, settings) | extra)
+        write_adapter(kohya, to_kohya(read_layers(adapter, tensors, {})), adapter_metadata(card, settings) | extra)
     facts = {
         "step": checkpoint.step,
         "version": version("likeness-trainer"),
