@@ -68,6 +68,7 @@ class Pipeline:
         if self.adapter is not None:
             if not self.adapter.is_file():
                 raise UsageError(f"{self.adapter}: no such file", "give the path of a .safetensors adapter")
+            self._check_adapter(self.adapter)
             works = {PREPARE: self._prepare, EVALUATE: self._evaluate}
         with saying_disk_full(folder), exclusive(folder):
             started = time.monotonic()
@@ -85,6 +86,14 @@ class Pipeline:
                     break
             run.event("done", seconds=round(time.monotonic() - started, 2))
             return self._summary(run, stages, time.monotonic() - started)
+
+    @staticmethod
+    def _check_adapter(file: Path) -> None:
+        """Refuse a file that is no whole plain LoRA before any photo is looked at."""
+        from trainer.adapter import read_adapter
+        from trainer.layouts.layers import read_layers
+
+        read_layers(file, *read_adapter(file))
 
     @cached_property
     def adapter_sha256(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import torch
 
 from trainer.adapter import read_adapter
 from trainer.errors import IntegrityError
-from trainer.layouts.layers import canonical, read_layers
+from trainer.layouts.layers import Layer, canonical, read_layers
+
+STRENGTH_TOLERANCE = 0.02  # above what bf16 rounds, far below a mistaken alpha
 
 
 def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> None:
@@ -30,18 +33,33 @@ def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> None:
         except (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise IntegrityError(f"{file} does not fit base {base}: {first[:500]}") from None
-    left = sorted(wanted.keys() - adapted_modules(pipeline, adapter))
+    taken = adapted_modules(pipeline, adapter)
+    left = sorted(wanted.keys() - taken.keys())
     if left:
         names = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         raise IntegrityError(f"{file}: {len(left)} of {len(wanted)} layers are unknown to base {base}: {names}")
+    for name, layer in wanted.items():
+        _check_strength(file, name, layer, taken[name], adapter)
 
 
-def adapted_modules(pipeline: Any, adapter: str) -> set[str]:
-    """The layers that carry the adapter, as `unet.mid_block.attentions.0.proj_in`."""
+def adapted_modules(pipeline: Any, adapter: str) -> dict[str, Any]:
+    """The layers that carry the adapter, by name, as `unet.mid_block.attentions.0.proj_in`."""
     return {
-        canonical(f"{part}.{name}")
+        canonical(f"{part}.{name}"): module
         for part, model in pipeline.components.items()
         if isinstance(model, torch.nn.Module)
         for name, module in model.named_modules()
         if adapter in getattr(module, "lora_A", ())
     }
+
+
+def _check_strength(file: Path, name: str, layer: Layer, module: Any, adapter: str) -> None:
+    """Scale and weights together are what the file says; diffusers mistakes some alphas where layers differ in them."""
+    said = layer.alpha / layer.rank * float(layer.down.float().norm()) * float(layer.up.float().norm())
+    halves = (module.lora_A[adapter].weight, module.lora_B[adapter].weight)
+    found = module.scaling[adapter] * math.prod(float(half.detach().float().norm()) for half in halves)
+    if not math.isclose(said, found, rel_tol=STRENGTH_TOLERANCE, abs_tol=1e-12):
+        raise IntegrityError(
+            f"{file}: diffusers takes {name} {found / said if said else math.inf:.3g} times as strong as the file says",
+            f"trainer convert {file} --layout diffusers, and use that file",
+        )

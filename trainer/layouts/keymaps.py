@@ -33,6 +33,8 @@ ORIGINAL_OUTSIDE = {
     "time_embed_2": "time_embedding_linear_2", "label_emb_0_0": "add_embedding_linear_1",
     "label_emb_0_2": "add_embedding_linear_2",
 }  # fmt: skip
+# diffusers' reader takes these by their original names alone.
+WRITTEN_ORIGINAL = {"add_embedding.linear_1": "label_emb_0_0", "add_embedding.linear_2": "label_emb_0_2"}
 ORIGINAL = re.compile(r"(input_blocks|middle_block|output_blocks)_(\d+)_(?:(\d+)_)?(.+)")
 
 
@@ -120,7 +122,7 @@ def stem_of(module: str, numbered: bool) -> str | None:
     prefix = TEXT.get(component, "lora_unet_")
     if component == "text_encoder" and not numbered:
         prefix = "lora_te_"
-    stem = prefix + name.replace(".", "_")
+    stem = prefix + WRITTEN_ORIGINAL.get(name, name.replace(".", "_"))
     return stem if component in {UNET, *TEXT} and module_of(stem) == module else None
 
 
