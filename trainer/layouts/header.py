@@ -109,7 +109,7 @@ def _claimed_bytes(name: str, claim: Any) -> int:
     shape, kind = (claim.get("shape"), claim.get("dtype")) if isinstance(claim, dict) else (None, None)
     if not isinstance(shape, list) or len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"{_short(name)} has no usable shape")
-    if kind not in DTYPE_BYTES:
+    if not isinstance(kind, str) or kind not in DTYPE_BYTES:
         raise ValueError(f"{_short(name)} is of type {_short(str(kind))}, not one of {', '.join(DTYPE_BYTES)}")
     if max(shape, default=0) > MAX_TENSOR_ELEMENTS or math.prod(shape) > MAX_TENSOR_ELEMENTS:
         raise ValueError(
