@@ -290,7 +290,13 @@ class Pipeline:
         step = stages[EVALUATE].facts["chosen_step"]
         prepare, chosen = self.recipe.prepare, self.recipe.export
         settings = stage.Settings(
-            self.subject.name, prepare.trigger, prepare.class_word, self.recipe.fit.rank, chosen.dtype, chosen.kohya
+            self.subject.name,
+            prepare.trigger,
+            prepare.class_word,
+            self.recipe.fit.rank,
+            chosen.dtype,
+            chosen.kohya,
+            chosen.licence,
         )
 
         def work(part: Path) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> None:
                 str(file.parent), weight_name=file.name, adapter_name=adapter, use_safetensors=True
             )
         except (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise IntegrityError(f"{file} does not fit base {base}: {first[:500]}") from None
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise IntegrityError(f"{file} does not fit base {base}: {said[:500]}") from None
     taken = adapted_modules(pipeline, adapter)
     left = sorted(wanted.keys() - taken.keys())
     if left:
