@@ -98,7 +98,7 @@ def sample_prompts(card: dict[str, Any]) -> list[str]:
 
 def _front(facts: dict[str, Any]) -> ModelCardData:
     called = f"{facts['trigger']} {facts['class_word']}"
-    extra = {"license_name": "as-agreed-with-the-person"} if facts["licence"] == "other" else {}
+    extra: dict[str, Any] = {"license_name": "as-agreed-with-the-person"} if facts["licence"] == "other" else {}
     return ModelCardData(
         base_model=facts["base_model"],
         library_name="diffusers",
