@@ -37,6 +37,32 @@ def test_a_replayed_run_gives_the_same_adapter_and_leaves_nothing(replay: Comman
     assert not (run.parent / "replay").exists()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_another_number_of_threads_gives_the_same_adapter_and_is_told(
+    threads: int, command: Command, run: Path, copied: Path
+) -> None:
+    then = json.loads((run / "lock.json").read_text())["threads"]
+    assert then == json.loads((run / "2_fit/stage.json").read_text())["facts"]["threads"]
+    done = command(
+        copied, "replay", run, "--photos", copied / "subjects/zelda/photos", "--json", OMP_NUM_THREADS=str(threads)
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)["result"]
+    assert said["same"]
+    here = said["threads"]["of_machine"]  # two where there are two cores
+    assert said["threads"] == {"then": then, "now": then, "of_machine": here}
+    assert (f"replayed with {then}" in done.stderr) == (then != here)
+
+
+def test_a_lock_without_threads_says_so(replay: Command, run: Path) -> None:
+    lock = json.loads((run / "lock.json").read_text())
+    del lock["threads"]
+    (run / "lock.json").write_text(json.dumps(lock))
+    done = replay()
+    assert "does not say how many threads" in done.stderr
+    assert json.loads(done.stdout)["result"]["threads"]["then"] is None
+
+
 def test_another_seed_in_the_lock_comes_out_otherwise_and_says_where(replay: Command, run: Path) -> None:
     lock = json.loads((run / "lock.json").read_text())
     lock["recipe"]["fit"]["seed"] += 1

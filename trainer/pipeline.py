@@ -215,10 +215,16 @@ class Pipeline:
         settings = stage.Settings(self.recipe.prepare.trigger, **values)
 
         def work(part: Path) -> dict[str, Any]:
-            base = self._load_base(f.precision)
-            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console)
+            import torch
 
-        return self._stage(run, FIT, inputs, work)
+            base = self._load_base(f.precision)
+            # Sums that several threads share out are rounded otherwise by another number of them.
+            threads = {"threads": torch.get_num_threads()}
+            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console) | threads
+
+        fitted = self._stage(run, FIT, inputs, work)
+        run.add_to_lock(threads=fitted.facts.get("threads"))
+        return fitted
 
     def _evaluate(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
         from trainer.evaluate import stage
