@@ -25,6 +25,7 @@ COMMANDS = (
     "inspect",
     "convert",
     "merge",
+    "push",
     "forget",
     "recipe",
     "weights",

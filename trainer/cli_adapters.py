@@ -1,4 +1,4 @@
-"""The commands that take an adapter file, made by any tool: inspect, convert, merge."""
+"""The commands that take an adapter file, made by any tool: inspect, convert, merge, push."""
 
 from __future__ import annotations
 
@@ -82,3 +82,28 @@ def add_adapter_commands(app: typer.Typer, run: Run) -> None:
             return said
 
         run("merge", json, work)
+
+    @app.command()
+    def push(
+        repo: Annotated[str, typer.Argument(help="Repository on the hub, as OWNER/NAME; made where there is none.")],
+        paths: Annotated[list[Path], typer.Argument(help="Adapter files, or the folder 4_export of a run.")],
+        public: Annotated[bool, typer.Option("--public", help="A new repository is for all to see.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+        json: Json = False,
+    ) -> None:
+        """Upload adapters and their model card to the Hugging Face hub, after showing each file."""
+
+        def work(console: Console) -> dict[str, Any]:
+            from trainer.export.push import listing, upload
+
+            files = listing(repo, paths)
+            rows = [(file["name"], str(file["bytes"]), file["sha256"][:12], file["path"]) for file in files]
+            console.table(f"to {repo}", rows, ("name there", "bytes", "sha256", "file here"))
+            asked = f"Upload these {len(files)} files to {repo} ({'public' if public else 'private where it is new'})?"
+            if not yes and (json or not typer.confirm(asked)):
+                raise UsageError("nothing was uploaded", "pass --yes to upload without being asked")
+            address = upload(repo, files, public)
+            console.result(address)
+            return {"repo": repo, "files": files, "commit": address}
+
+        run("push", json, work)
