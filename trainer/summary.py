@@ -9,6 +9,8 @@ from typing import Any
 from trainer.adapter import loading_lines
 from trainer.console import Console
 
+SHOWN_TEXT = 500
+
 
 def show(summary: dict[str, Any], console: Console) -> None:
     """What the stages that ran have to say."""
@@ -24,6 +26,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     if "scorecard" in summary:
         card = json.loads(Path(summary["scorecard"]).read_text(encoding="utf-8"))
         rows += _score(card)
+    if stages.get("4_export", {}).get("no_kohya"):
+        rows.append(("no kohya file", stages["4_export"]["no_kohya"]))
     rows.append(
         (
             "time",
@@ -67,7 +71,11 @@ def show_replay(said: dict[str, Any], console: Console) -> None:
 def show_adapter(said: dict[str, Any], console: Console) -> None:
     """What an adapter file is and says of itself."""
     rows = [(key, str(said[key])) for key in ("layout", "ranks", "tensors", "parameters", "dtypes", "tensors_sha256")]
-    console.table(said["file"], rows + sorted(said["metadata"].items()))
+    metadata = [
+        (key, text if len(text) <= SHOWN_TEXT else text[:SHOWN_TEXT] + "...")
+        for key, text in sorted(said["metadata"].items())
+    ]  # some tools write every caption in
+    console.table(said["file"], rows + metadata)
 
 
 def show_converted(said: dict[str, Any], console: Console) -> None:

@@ -17,7 +17,7 @@ from trainer.bases.base import Base, get_base
 from trainer.errors import IntegrityError
 from trainer.export import stage
 from trainer.export.metadata import adapter_metadata
-from trainer.export.parity import check_parity
+from trainer.export.parity import check_parity, check_twin
 from trainer.layouts.layers import read_layers, to_kohya
 from trainer.records import Checkpoint
 
@@ -189,6 +189,17 @@ def test_both_layouts_pass_the_gate_with_a_strong_adapter(
     stage.export(checkpoint, base, evaluated, settings(), tmp_path / "4_export")
     manifest = json.loads((tmp_path / "4_export/manifest.json").read_text())
     assert manifest["parity"] == {"zelda.safetensors": 0, "zelda.kohya.safetensors": 0}
+
+
+def test_a_twin_that_reads_back_as_another_adapter_is_refused(
+    checkpoint: Checkpoint, evaluated: Path, base: Base, tmp_path: Path
+) -> None:
+    tensors, _ = read_adapter(checkpoint.adapter)
+    twin = to_kohya(read_layers(checkpoint.adapter, tensors, {}))
+    name = next(name for name in twin if name.endswith("lora_up.weight"))
+    write_adapter(tmp_path / "twin.safetensors", twin | {name: twin[name] * 1.001}, {})
+    with pytest.raises(IntegrityError, match="reads back as another adapter"):
+        check_twin(base, tmp_path / "twin.safetensors", tensors, evaluated)
 
 
 @pytest.mark.parametrize("kohya", [False, True])

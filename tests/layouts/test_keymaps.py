@@ -14,7 +14,7 @@ from trainer.adapter import tensors_sha256, write_adapter
 from trainer.bases.loading import adapted_modules, load_adapter
 from trainer.errors import IntegrityError
 from trainer.layouts.keymaps import module_of
-from trainer.layouts.layers import Layer, Tensors, layout_of, read_layers, to_diffusers, to_kohya
+from trainer.layouts.layers import Layer, Tensors, diffusers_reads_kohya, layout_of, read_layers, to_diffusers, to_kohya
 
 Family = Callable[[str], tuple[Any, Tensors]]
 FILE = Path("a.safetensors")
@@ -267,6 +267,20 @@ def test_an_alpha_of_the_text_encoder_survives_too(family: Family, tmp_path: Pat
     found = loaded(pipeline, tmp_path / "plain.safetensors")
     assert {float(value) for key, value in found.items() if key.endswith("scale")} == {0.5}
     assert len(found) == len(layers) * 3
+
+
+def test_diffusers_reads_the_layout_of_unets_and_of_flux_alone(family: Family) -> None:
+    known = {name: diffusers_reads_kohya(read_layers(FILE, family(name)[1], {})) for name in ("sd15", "sdxl", "sd3")}
+    assert known == {"sd15": True, "sdxl": True, "sd3": False}
+    layer = Layer(torch.ones(2, 3072), torch.ones(3072, 2), 2.0)
+    assert diffusers_reads_kohya({"transformer.transformer_blocks.0.attn.to_q": layer})
+
+
+@pytest.mark.parametrize("width", [1536, 3072])
+def test_a_transformer_with_more_blocks_than_any_known_one_is_not_named(width: int) -> None:
+    layer = Layer(torch.ones(2, width), torch.ones(width, 2), 2.0)
+    with pytest.raises(IntegrityError, match="no name for transformer"):
+        to_kohya({f"transformer.transformer_blocks.{block}.attn.to_q": layer for block in (0, 59)})
 
 
 @pytest.mark.parametrize(

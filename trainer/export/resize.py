@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch.nn.functional import pad
 
 from trainer.layouts.layers import Layer, Layers
 
@@ -24,13 +25,14 @@ def _cut(layer: Layer, rank: int) -> tuple[Layer, float]:
     up, down = layer.up.flatten(1).double(), layer.down.flatten(1).double()
     left, left_core = torch.linalg.qr(up)
     right, right_core = torch.linalg.qr(down.T)
-    u, sizes, v = torch.linalg.svd(left_core @ right_core.T * (layer.alpha / layer.rank))
-    rank = min(rank, len(sizes))
+    core = left_core @ right_core.T * (layer.alpha / layer.rank)
+    u, sizes, v = torch.linalg.svd(core, full_matrices=False)
     energy = sizes.square()
     kept = float(energy[:rank].sum() / energy.sum()) if energy.sum() > 0 else 1.0
     root = sizes[:rank].sqrt()
-    new_up = (left @ u[:, :rank] * root).to(layer.up.dtype)
-    new_down = (root[:, None] * (v[:rank] @ right.T)).to(layer.down.dtype)
+    lacks = rank - len(root)  # zeros for a layer narrower than the rank: files of one rank are read by more tools
+    new_up = pad(left @ u[:, :rank] * root, (0, lacks)).to(layer.up.dtype)
+    new_down = pad(root[:, None] * (v[:rank] @ right.T), (0, 0, 0, lacks)).to(layer.down.dtype)
     return (
         replace(
             layer,

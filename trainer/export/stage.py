@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from trainer.adapter import read_adapter, stamped, tensors_sha256, write_adapter
+from trainer.adapter import Tensors, read_adapter, stamped, tensors_sha256, write_adapter
 from trainer.bases.base import Base
+from trainer.errors import IntegrityError
 from trainer.export.card import model_card
 from trainer.export.metadata import adapter_metadata
-from trainer.export.parity import check_parity
+from trainer.export.parity import check_parity, check_twin, worst
 from trainer.layouts.layers import read_layers, to_kohya
 from trainer.records import Checkpoint
 from trainer.run import sha256_of, write_json, write_text
@@ -49,17 +50,25 @@ def export(checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settin
     tensors = {name: tensor.to(DTYPES[settings.dtype]) for name, tensor in tensors.items()}
     facts = _facts(checkpoint, base, settings)
     metadata = adapter_metadata(card, facts)
-    layouts = {f"{settings.file_stem}.safetensors": tensors}
-    if settings.kohya:
-        layouts[f"{settings.file_stem}.kohya.safetensors"] = to_kohya(read_layers(checkpoint.adapter, tensors, {}))
-    levels = {}
-    for name, renamed in layouts.items():
-        write_adapter(folder / name, renamed, stamped(renamed, metadata))
-        levels[name] = check_parity(base, folder / name, evaluated)
+    adapter, twin = (folder / f"{settings.file_stem}{suffix}" for suffix in (".safetensors", ".kohya.safetensors"))
+    write_adapter(adapter, tensors, stamped(tensors, metadata))
+    levels: dict[str, int | None] = {adapter.name: check_parity(base, adapter, evaluated)}
+    renamed, reason = _kohya(adapter, tensors) if settings.kohya else (None, "")
+    if renamed:
+        write_adapter(twin, renamed, stamped(renamed, metadata))
+        levels[twin.name] = check_twin(base, twin, tensors, evaluated)
     write_text(folder / "README.md", model_card(card, facts))
     write_manifest(folder, card, tensors, levels)
-    adapter = folder / f"{settings.file_stem}.safetensors"
-    return {"step": checkpoint.step, "parity_levels": max(levels.values()), "bytes": adapter.stat().st_size}
+    said = {"step": checkpoint.step, "parity_levels": worst(levels), "bytes": adapter.stat().st_size}
+    return said | ({"no_kohya": reason} if reason else {})
+
+
+def _kohya(adapter: Path, tensors: Tensors) -> tuple[Tensors | None, str]:
+    """The kohya twin, or None and why there can be none: not every base's layers have names there."""
+    try:
+        return to_kohya(read_layers(adapter, tensors, {})), ""
+    except IntegrityError as error:
+        return None, error.message
 
 
 def _facts(checkpoint: Checkpoint, base: Base, settings: Settings) -> dict[str, Any]:
@@ -83,9 +92,7 @@ def hub_name(base: Base) -> str:
     return base.name if at_hand else base.folder
 
 
-def write_manifest(
-    folder: Path, card: dict[str, Any], tensors: dict[str, torch.Tensor], levels: dict[str, int]
-) -> None:
+def write_manifest(folder: Path, card: dict[str, Any], tensors: Tensors, levels: dict[str, int | None]) -> None:
     """manifest.json: every file with its hash, and the weights' own hash, which no metadata changes."""
     files = [
         {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
@@ -98,7 +105,7 @@ def write_manifest(
             "schema": 1,
             "files": files,
             "tensors_sha256": tensors_sha256(tensors),
-            "parity_levels": max(levels.values()),
+            "parity_levels": worst(levels),
             "parity": levels,
             "base": card["base"],
             "recipe": card["recipe"],

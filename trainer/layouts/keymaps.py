@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 TEXT = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}  # alone, the first one is lora_te_
 UNET, TRANSFORMER = "unet", "transformer"
-FLUX_WIDTH = 3072  # SD3 is 1536 wide, SD3.5 2432 or 1536
+FLUX_WIDTH, FLUX_BLOCKS = 3072, 19  # double blocks
+SD3_BLOCKS = 38  # of SD3.5 large, 2432 wide; the others have fewer
 
 # Module names of UNets and CLIP that hold an underscore themselves.
 WORDS = (
@@ -88,13 +89,20 @@ SD3 = (
     Fused("joint_blocks_{}_context_block_mlp_fc2", (f"{DOUBLE}.ff_context.net.2",)),
     Fused("context_embedder", ("context_embedder",)),
 )
+BLOCK = re.compile(r"transformer_blocks\.(\d+)\.")
 NUMBER = re.compile(r"_(\d+)_|\.(\d+)\.")
 
 
 def transformer_table(modules: Iterable[str], width: int) -> tuple[Fused, ...]:
-    """FLUX.1's names for a file with single blocks, or of FLUX.1's width where it has only double ones; else SD3's."""
-    single = any(module.startswith("single_transformer_blocks.") for module in modules)
-    return FLUX if single or width == FLUX_WIDTH else SD3
+    """FLUX.1's names for a file with single blocks, or of FLUX.1's width where it has only double ones; else SD3's.
+
+    Empty for more blocks than either has: that is another transformer, which kohya's layout has no names for here.
+    """
+    names = list(modules)
+    blocks = 1 + max((int(found[1]) for name in names if (found := BLOCK.match(name))), default=0)
+    if any(name.startswith("single_transformer_blocks.") for name in names) or width == FLUX_WIDTH:
+        return FLUX if blocks <= FLUX_BLOCKS else ()
+    return SD3 if blocks <= SD3_BLOCKS else ()
 
 
 def fused_of(module: str, table: tuple[Fused, ...]) -> tuple[Fused, str] | None:

@@ -12,6 +12,8 @@ import torch
 
 from trainer.errors import IntegrityError
 from trainer.layouts.keymaps import (
+    FLUX,
+    FLUX_WIDTH,
     TEXT,
     TRANSFORMER,
     Fused,
@@ -99,10 +101,11 @@ def to_kohya(layers: Layers) -> Tensors:
     Raises IntegrityError, naming the layer, for one that this layout has no name for.
     """
     stems: Layers = {}
-    table = _table(layers)
+    table, _ = _table(layers)
     # SDXL, known by its deeper attention, and the transformers number their first encoder even where it is alone.
-    numbered = bool(table) or any(
-        module.startswith("text_encoder_2.") or ".transformer_blocks.1." in module for module in layers
+    numbered = any(
+        module.startswith(("text_encoder_2.", f"{TRANSFORMER}.")) or ".transformer_blocks.1." in module
+        for module in layers
     )
     for module, layer in layers.items():
         if module.startswith(f"{TRANSFORMER}."):
@@ -119,6 +122,12 @@ def to_kohya(layers: Layers) -> Tensors:
         tensors |= {f"{stem}.lora_down.weight": layer.down, f"{stem}.lora_up.weight": layer.up}
         tensors[f"{stem}.alpha"] = _exact(layer.alpha, layer.down.dtype)
     return tensors
+
+
+def diffusers_reads_kohya(layers: Layers) -> bool:
+    """Whether diffusers has a reader for these layers in kohya's layout: for UNets and for FLUX.1 as wide as it is."""
+    table, width = _table(layers)
+    return not table or (table is FLUX and width == FLUX_WIDTH)
 
 
 def update_of(layer: Layer) -> torch.Tensor:
@@ -181,11 +190,11 @@ def _from_kohya(path: Path, tensors: Tensors) -> Layers:
     return layers
 
 
-def _table(layers: Layers) -> tuple[Fused, ...]:
-    """Which transformer's names the file needs, () without a transformer."""
+def _table(layers: Layers) -> tuple[tuple[Fused, ...], int]:
+    """Which transformer's names the file needs, () without a transformer or for an unknown one; and its width."""
     names = [module.removeprefix(f"{TRANSFORMER}.") for module in layers if module.startswith(f"{TRANSFORMER}.")]
     width = max((layers[f"{TRANSFORMER}.{name}"].down.shape[1] for name in names if name.endswith("to_q")), default=0)
-    return transformer_table(names, width) if names else ()
+    return (transformer_table(names, width) if names else ()), width
 
 
 def _fuse(row: Fused, number: str, layers: Layers) -> Layer:
