@@ -7,7 +7,7 @@ PICTURES ?=
 # Without a GPU the CPU build of PyTorch does, where the package index has one: .venv then takes 2.2 GB, not 6.3.
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch' || echo 'torch==2.13.0')
 
-.PHONY: help train test check format bench
+.PHONY: help train test check format bench fuzz
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -29,6 +29,9 @@ train: .venv/runtime  ## photos to a scored adapter: make train SUBJECT=alice [R
 
 test: .venv/dev  ## run the tests
 	$(BIN)/python -m pytest
+
+fuzz: .venv/dev  ## mutated files of every kind that is read: some minutes
+	$(BIN)/python -m pytest tests/fuzz -m fuzz
 
 check: .venv/dev  ## lint, types, import rules, file sizes
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from trainer.weights import cache_folder, fetch
 
+pytest_plugins = ["families"]
 ROOT = Path(__file__).resolve().parent.parent
 Completed = subprocess.CompletedProcess[str]
 Command = Callable[..., Completed]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from conftest import Command, hashes
 
+from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
-from trainer.replay import check_same, environment_changes, lock_differences, read_lock
+from trainer.replay import check_same, environment_changes, lock_differences, locked_threads, read_lock
 
 
 @pytest.fixture
@@ -35,6 +36,34 @@ def test_a_replayed_run_gives_the_same_adapter_and_leaves_nothing(replay: Comman
     assert said["environment"] == []
     assert hashes(run) == before
     assert not (run.parent / "replay").exists()
+
+
+def test_another_number_of_threads_gives_the_same_adapter_and_is_told(
+    command: Command, run: Path, copied: Path
+) -> None:
+    then = json.loads((run / "lock.json").read_text())["threads"]
+    assert then == json.loads((run / "2_fit/stage.json").read_text())["facts"]["threads"]
+    photos, other = copied / "subjects/zelda/photos", "2" if then == 1 else "1"
+    done = command(copied, "replay", run, "--photos", photos, "--json", OMP_NUM_THREADS=other)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)["result"]
+    here = said["threads"]["of_machine"]  # one, where there is one core
+    assert said["same"]
+    assert said["threads"] == {"then": then, "now": then, "of_machine": here}
+    assert (f"replayed with {then}" in done.stderr) == (then != here)
+
+
+def test_the_locks_threads_are_used_and_put_back(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    with locked_threads(before + 1, Console()) as said:
+        assert torch.get_num_threads() == before + 1
+    assert said == {"then": before + 1, "now": before + 1, "of_machine": before}
+    with locked_threads(None, Console()) as said:
+        assert said["then"] is None
+    assert torch.get_num_threads() == before
+    assert "does not say how many threads" in capsys.readouterr().err
 
 
 def test_another_seed_in_the_lock_comes_out_otherwise_and_says_where(replay: Command, run: Path) -> None:

@@ -17,8 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from trainer.errors import IntegrityError
+from trainer.layouts.header import check_header
+from trainer.layouts.layers import layout_of
 
 Tensors = dict[str, torch.Tensor]
+FIRST_HALVES = ("lora_A.weight", "lora_down.weight", "lora.down.weight", "lora_linear_layer.down.weight")
 
 
 def write_adapter(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
@@ -41,8 +44,10 @@ def write_adapter(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
 def read_adapter(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Every tensor and the metadata.
 
-    Raises IntegrityError for a file that is not whole safetensors or holds a weight that is no number.
+    Raises IntegrityError for a file that is not whole safetensors, claims more than `layouts.header` allows or holds a
+    weight that is no number.
     """
+    check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -57,15 +62,22 @@ def read_adapter(path: Path) -> tuple[Tensors, dict[str, str]]:
     return tensors, metadata
 
 
+def stamped(tensors: Tensors, metadata: dict[str, str]) -> dict[str, str]:
+    """The metadata with the hash of the weights' bytes, under the names by which other tools look it up."""
+    data = save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
+    (length,) = struct.unpack("<Q", data[:8])
+    digest = hashlib.sha256(data[8 + length :]).hexdigest()
+    return metadata | {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
+
+
 def describe(path: Path) -> dict[str, Any]:
     """What an adapter file is: layout, rank, size, number format, hash of the weights, and its metadata."""
     tensors, metadata = read_adapter(path)
-    down = [tensor for name, tensor in tensors.items() if name.endswith(("lora_A.weight", "lora_down.weight"))]
-    layout = "diffusers" if any(".lora_A." in name for name in tensors) else "kohya" if down else "unknown"
+    down = [tensor for name, tensor in tensors.items() if name.endswith(FIRST_HALVES)]
     return {
         "file": str(path),
-        "layout": layout,
-        "ranks": sorted({tensor.shape[0] for tensor in down}),
+        "layout": layout_of(tensors),
+        "ranks": sorted({tensor.shape[0] for tensor in down if tensor.ndim}),
         "tensors": len(tensors),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}),

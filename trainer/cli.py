@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trainer.cli_adapters import add_adapter_commands
 from trainer.console import Console
 from trainer.errors import GateMissed, Interrupted, MissingPartError, TrainerError, UsageError
 
@@ -137,25 +138,6 @@ def lock_diff(
         return {"differences": found}
 
     _run("lock diff", json, work)
-
-
-@app.command()
-def inspect(
-    adapter: Annotated[Path, typer.Argument(help="An adapter file, made by any tool.")], json: Json = False
-) -> None:
-    """What an adapter file holds and says of itself: layout, rank, base, score."""
-
-    def work(console: Console) -> dict[str, Any]:
-        from trainer.adapter import describe
-        from trainer.summary import show_adapter
-
-        if not adapter.is_file():
-            raise UsageError(f"{adapter}: no such file", "give the path of a .safetensors adapter")
-        said = describe(adapter)
-        show_adapter(said, console)
-        return said
-
-    _run("inspect", json, work)
 
 
 @app.command()
@@ -340,6 +322,9 @@ def _out_of_memory(bug: Exception) -> TrainerError | None:
         hint = "lower fit.batch_size or evaluate.batch_size, e.g. --set fit.batch_size=2"
         return MissingPartError(f"not enough memory: {(str(bug).splitlines() or ['MemoryError'])[0]}", hint)
     return None
+
+
+add_adapter_commands(app, _run)
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from trainer.errors import TrainerError
 
@@ -37,20 +38,20 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line about the work, beside the result."""
-        self._err.print(text, markup=False)
+        self._err.print(_printable(text), markup=False)
 
     def result(self, text: str) -> None:
         """One line of the result."""
-        self._out.print(text, markup=False)
+        self._out.print(_printable(text), markup=False)
 
     def table(self, title: str, rows: Iterable[tuple[str, ...]], header: tuple[str, ...] = ()) -> None:
         """A small table on stdout."""
-        table = Table(title=title, title_justify="left", show_header=bool(header))
+        table = Table(title=Text(_printable(title)), title_justify="left", show_header=bool(header))
         rows = list(rows)
         for index in range(len(rows[0]) if rows else len(header)):
             table.add_column(header[index] if header else "", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Text(_printable(cell)) for cell in row))
         self._out.print(table)
 
     @contextmanager
@@ -72,9 +73,9 @@ class Console:
 
     def error(self, error: TrainerError) -> None:
         """What went wrong and what to do, on stderr."""
-        self._err.print(f"error: {error.message}", markup=False, style="bold red")
+        self._err.print(_printable(f"error: {error.message}"), markup=False, style="bold red")
         if error.hint:
-            self._err.print(f"try: {error.hint}", markup=False)
+            self._err.print(_printable(f"try: {error.hint}"), markup=False)
 
     def envelope(self, command: str, result: dict[str, Any] | None, error: TrainerError | None) -> None:
         """The one JSON line of `--json`."""
@@ -109,3 +110,8 @@ class Console:
                 self._err.print(f"{label}: {count}/{total}, {left:.0f} s left {note}".rstrip(), markup=False)
 
         return tick
+
+
+def _printable(text: str) -> str:
+    """Without what could steer a terminal: names and metadata come from files that others made."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

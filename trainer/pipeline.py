@@ -68,6 +68,7 @@ class Pipeline:
         if self.adapter is not None:
             if not self.adapter.is_file():
                 raise UsageError(f"{self.adapter}: no such file", "give the path of a .safetensors adapter")
+            self._check_adapter(self.adapter)
             works = {PREPARE: self._prepare, EVALUATE: self._evaluate}
         with saying_disk_full(folder), exclusive(folder):
             started = time.monotonic()
@@ -85,6 +86,14 @@ class Pipeline:
                     break
             run.event("done", seconds=round(time.monotonic() - started, 2))
             return self._summary(run, stages, time.monotonic() - started)
+
+    @staticmethod
+    def _check_adapter(file: Path) -> None:
+        """Refuse a file that is no whole plain LoRA before any photo is looked at."""
+        from trainer.adapter import read_adapter
+        from trainer.layouts.layers import read_layers
+
+        read_layers(file, *read_adapter(file))
 
     @cached_property
     def adapter_sha256(self) -> str | None:
@@ -206,10 +215,16 @@ class Pipeline:
         settings = stage.Settings(self.recipe.prepare.trigger, **values)
 
         def work(part: Path) -> dict[str, Any]:
-            base = self._load_base(f.precision)
-            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console)
+            import torch
 
-        return self._stage(run, FIT, inputs, work)
+            base = self._load_base(f.precision)
+            # Sums that several threads share out are rounded otherwise by another number of them.
+            threads = {"threads": torch.get_num_threads()}
+            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console) | threads
+
+        fitted = self._stage(run, FIT, inputs, work)
+        run.add_to_lock(threads=fitted.facts.get("threads"))
+        return fitted
 
     def _evaluate(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
         from trainer.evaluate import stage
@@ -286,7 +301,13 @@ class Pipeline:
         step = stages[EVALUATE].facts["chosen_step"]
         prepare, chosen = self.recipe.prepare, self.recipe.export
         settings = stage.Settings(
-            self.subject.name, prepare.trigger, prepare.class_word, self.recipe.fit.rank, chosen.dtype, chosen.kohya
+            self.subject.name,
+            prepare.trigger,
+            prepare.class_word,
+            self.recipe.fit.rank,
+            chosen.dtype,
+            chosen.kohya,
+            chosen.licence,
         )
 
         def work(part: Path) -> dict[str, Any]:

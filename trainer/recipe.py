@@ -166,6 +166,8 @@ class ExportSection(Section):
     """Number format of the exported weights. fp32 keeps the reloaded picture equal to the in-run one."""
     kohya: bool = True
     """Also write the kohya / ComfyUI key layout."""
+    licence: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]{0,40}$")] = "other"
+    """Licence that file and model card name, as the hub spells it (cc-by-nc-4.0). other: as agreed with the person."""
 
 
 class Recipe(Section):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,8 @@ def replay(run: Path, photos: Path | None, console: Console) -> dict[str, Any]:
     for change in changes:
         console.say(f"not as in the lock: {change}")
     again = run.parent / REPLAYS
-    summary = Pipeline(subject, _locked_recipe(run, lock), again, console).run()
+    with locked_threads(lock.get("threads"), console) as threads:
+        summary = Pipeline(subject, _locked_recipe(run, lock), again, console).run()
     made = Path(summary["run"])
     compared = {words: _equal(run / stage, made / stage, patterns) for words, stage, patterns in COMPARED}
     then, now = _manifest(run), _manifest(made)
@@ -60,6 +63,7 @@ def replay(run: Path, photos: Path | None, console: Console) -> dict[str, Any]:
         "of_ceiling": {"then": then["of_ceiling"], "now": now["of_ceiling"]},
         "compared": compared,
         "environment": changes,
+        "threads": threads,
     }
 
 
@@ -84,6 +88,26 @@ def read_lock(run: Path) -> dict[str, Any]:
             f"{run / LOCK_FILE} is not readable: {error!r}", "a run without its lock is lost"
         ) from None
     return lock
+
+
+@contextmanager
+def locked_threads(then: int | None, console: Console) -> Iterator[dict[str, int | None]]:
+    """Compute with as many threads as the locked run did, whatever this machine would choose; yields both numbers.
+
+    `then` is None for a lock of before they were written down: nothing is changed then.
+    """
+    import torch
+
+    now = torch.get_num_threads()
+    if then and then != now:
+        console.say(f"the run was fitted with {then} threads, not {now} as here: it is replayed with {then}")
+        torch.set_num_threads(then)
+    elif not then:
+        console.say(f"the lock does not say how many threads the run was fitted with; this machine takes {now}")
+    try:
+        yield {"then": then, "now": then or now, "of_machine": now}
+    finally:
+        torch.set_num_threads(now)
 
 
 def environment_changes(lock: dict[str, Any]) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any
 from trainer.adapter import loading_lines
 from trainer.console import Console
 
+SHOWN_TEXT = 500
+
 
 def show(summary: dict[str, Any], console: Console) -> None:
     """What the stages that ran have to say."""
@@ -24,6 +26,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     if "scorecard" in summary:
         card = json.loads(Path(summary["scorecard"]).read_text(encoding="utf-8"))
         rows += _score(card)
+    if stages.get("4_export", {}).get("no_kohya"):
+        rows.append(("no kohya file", stages["4_export"]["no_kohya"]))
     rows.append(
         (
             "time",
@@ -67,7 +71,32 @@ def show_replay(said: dict[str, Any], console: Console) -> None:
 def show_adapter(said: dict[str, Any], console: Console) -> None:
     """What an adapter file is and says of itself."""
     rows = [(key, str(said[key])) for key in ("layout", "ranks", "tensors", "parameters", "dtypes", "tensors_sha256")]
-    console.table(said["file"], rows + sorted(said["metadata"].items()))
+    metadata = [
+        (key, text if len(text) <= SHOWN_TEXT else text[:SHOWN_TEXT] + "...")
+        for key, text in sorted(said["metadata"].items())
+    ]  # some tools write every caption in
+    console.table(said["file"], rows + metadata)
+
+
+def show_converted(said: dict[str, Any], console: Console) -> None:
+    """Where the new file is and what it lost."""
+    rows = [(key, str(said[key])) for key in ("layout", "dtypes", "ranks", "layers", "tensors_sha256")]
+    rows.append(("rounding", f"{said['rounding']:.1e} of the largest weight"))
+    if said["retained"]:
+        least = min(said["retained"]["by_layer"], key=said["retained"]["by_layer"].__getitem__)
+        rows.append(("energy kept, mean", f"{said['retained']['mean']:.4f}"))
+        rows.append(("energy kept, least", f"{said['retained']['min']:.4f} in {least}"))
+    console.table(said["out"], rows)
+    if said["retained"] and said["retained"]["min"] < 1:
+        console.result(f"what that costs in likeness: trainer evaluate SUBJECT --adapter {said['out']}")
+
+
+def show_merged(said: dict[str, Any], console: Console) -> None:
+    """Where the new base is and what rounding took from the adapter."""
+    lost = said["lost"]
+    rows = [("layers", str(said["layers"])), ("scale", f"{said['scale']:g}"), ("bytes", str(said["bytes"]))]
+    rows.append(("lost to rounding", f"{lost['mean']:.1e} of the update on average, {lost['max']:.1e} at most"))
+    console.table(said["out"], rows)
 
 
 def _cell(value: float | None) -> str:

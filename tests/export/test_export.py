@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Command
 from huggingface_hub import ModelCard
 
 from trainer.adapter import read_adapter, tensors_sha256, write_adapter
 from trainer.bases.base import Base, get_base
 from trainer.errors import IntegrityError
 from trainer.export import stage
-from trainer.export.parity import check_parity
+from trainer.export.metadata import adapter_metadata
+from trainer.export.parity import check_parity, check_twin
+from trainer.layouts.layers import read_layers, to_kohya
 from trainer.records import Checkpoint
 
 
@@ -31,7 +34,8 @@ def base(random_base: Path) -> Base:
 
 
 def settings(**changes: Any) -> stage.Settings:
-    plain = {"file_stem": "zelda", "trigger": "ohwx", "class_word": "person", "rank": 4, "dtype": "fp32", "kohya": True}
+    plain: dict[str, Any] = {"file_stem": "zelda", "trigger": "ohwx", "class_word": "person", "rank": 4}
+    plain |= {"dtype": "fp32", "kohya": True, "licence": "other"}
     return stage.Settings(**(plain | changes))
 
 
@@ -47,6 +51,7 @@ def test_the_manifest_accounts_for_every_file(exported: Path, trained: dict[str,
         assert (row["bytes"], row["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     assert {row["file"] for row in manifest["files"]} == {"README.md", "zelda.kohya.safetensors", "zelda.safetensors"}
     tensors, _ = read_adapter(exported / "zelda.safetensors")
+    assert manifest["parity"].keys() == {"zelda.kohya.safetensors", "zelda.safetensors"}
     assert manifest["tensors_sha256"] == tensors_sha256(tensors)
     assert manifest["parity_levels"] == trained["result"]["stages"]["4_export"]["parity_levels"] <= 2
     assert manifest["verdict"] == trained["result"]["stages"]["3_evaluate"]["verdict"]
@@ -71,11 +76,52 @@ def test_metadata_card_and_log_name_no_photo_and_no_person(exported: Path, train
         assert not re.search("zelda|holiday|" + re.escape(str(trained["home"])), text, re.IGNORECASE)
 
 
+@pytest.mark.parametrize("name", ["zelda.safetensors", "zelda.kohya.safetensors"])
+def test_tools_find_what_they_show(name: str, exported: Path, trained: dict[str, Any], cli: Command) -> None:
+    card = json.loads((exported.parent / "3_evaluate/scorecard.json").read_text())
+    _, said = read_adapter(exported / name)
+    assert said["modelspec.architecture"] == "portrait-tiny/lora"
+    assert said["modelspec.trigger_phrase"] == "ohwx person"
+    assert said["modelspec.resolution"] == "128x128"
+    assert said["modelspec.prediction_type"] == "v"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", said["modelspec.date"])
+    data = (exported / name).read_bytes()
+    weights = data[8 + int.from_bytes(data[:8], "little") :]
+    assert said["modelspec.hash_sha256"] == "0x" + hashlib.sha256(weights).hexdigest()
+    assert said["ss_base_model_version"] == said["ss_sd_model_name"] == "portrait-tiny"
+    assert said["ss_num_train_images"] == str(card["photos"]["fit"])
+    assert json.loads(said["ss_tag_frequency"]) == {"likeness": {"ohwx person": card["photos"]["fit"]}}
+    assert said["likeness.mean"] == f"{card['identity']['mean']:.4f}"
+    assert said["likeness.recipe_sha256"] == card["recipe"]["sha256"]
+    assert said["likeness.base_sha256"] == card["base"]["sha256"]
+    assert said["likeness.step"] == str(trained["result"]["stages"]["4_export"]["step"])
+    shown = cli("inspect", exported / name).stdout
+    assert all(key in shown for key in said)
+
+
+def test_a_known_family_has_the_names_that_tools_know(exported: Path) -> None:
+    card = json.loads((exported.parent / "3_evaluate/scorecard.json").read_text())
+    card["base"]["name"], card["identity"]["of_ceiling"] = "sdxl", None
+    facts = {"trigger": "ohwx", "class_word": "man", "rank": 8, "step": 4, "licence": "mit", "version": "1",
+             "size_px": 1024, "prediction": "flow"}  # fmt: skip
+    said = adapter_metadata(card, facts)
+    assert said["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
+    assert said["ss_base_model_version"] == "sdxl_base_v1-0"
+    assert (said["likeness.of_ceiling"], said["modelspec.license"]) == ("null", "mit")
+    assert "modelspec.prediction_type" not in said
+
+
 def test_the_card_is_a_model_card_with_the_score(exported: Path) -> None:
     scorecard = json.loads((exported.parent / "3_evaluate/scorecard.json").read_text())
     card = ModelCard.load(exported / "README.md")
     assert card.data.library_name == "diffusers"
-    assert "lora" in card.data.tags
+    assert {"lora", "text-to-image"} <= set(card.data.tags)
+    said = card.data.to_dict()
+    assert said["base_model"] == "portrait-tiny"
+    assert (said["license"], said["license_name"]) == ("other", "as-agreed-with-the-person")
+    assert said["instance_prompt"] == "ohwx person"
+    assert scorecard["by_prompt"][0]["prompt"] in card.text
+    assert "Intended use and limits" in card.text
     assert f"{scorecard['identity']['mean']:.3f}" in card.text
     assert f"| {scorecard['verdict']} |" in card.text
     assert "load_lora_weights" in card.text
@@ -110,6 +156,12 @@ def evaluated(checkpoint: Checkpoint, exported: Path, base: Base, tmp_path: Path
     return folder
 
 
+def test_a_base_of_the_hub_is_named_and_a_folder_is_not(base: Base, random_base: Path) -> None:
+    assert stage.hub_name(base) == "portrait-tiny"
+    base.folder = "somebody/some-model"
+    assert stage.hub_name(base) == "somebody/some-model"
+
+
 @pytest.mark.parametrize(("dtype", "kind"), [("fp32", torch.float32), ("fp16", torch.float16)])
 def test_a_strong_adapter_is_in_parity_too(
     dtype: str, kind: torch.dtype, checkpoint: Checkpoint, evaluated: Path, base: Base, tmp_path: Path
@@ -128,3 +180,35 @@ def test_a_file_that_makes_other_pictures_is_refused(checkpoint: Checkpoint, eva
     with pytest.raises(IntegrityError, match="of 255 levels") as caught:
         check_parity(base, checkpoint.adapter, evaluated)
     assert "export.dtype=fp32" in caught.value.hint
+
+
+def test_both_layouts_pass_the_gate_with_a_strong_adapter(
+    checkpoint: Checkpoint, evaluated: Path, base: Base, tmp_path: Path
+) -> None:
+    (tmp_path / "4_export").mkdir()
+    stage.export(checkpoint, base, evaluated, settings(), tmp_path / "4_export")
+    manifest = json.loads((tmp_path / "4_export/manifest.json").read_text())
+    assert manifest["parity"] == {"zelda.safetensors": 0, "zelda.kohya.safetensors": 0}
+
+
+def test_a_twin_that_reads_back_as_another_adapter_is_refused(
+    checkpoint: Checkpoint, evaluated: Path, base: Base, tmp_path: Path
+) -> None:
+    tensors, _ = read_adapter(checkpoint.adapter)
+    twin = to_kohya(read_layers(checkpoint.adapter, tensors, {}))
+    name = next(name for name in twin if name.endswith("lora_up.weight"))
+    write_adapter(tmp_path / "twin.safetensors", twin | {name: twin[name] * 1.001}, {})
+    with pytest.raises(IntegrityError, match="reads back as another adapter"):
+        check_twin(base, tmp_path / "twin.safetensors", tensors, evaluated)
+
+
+@pytest.mark.parametrize("kohya", [False, True])
+def test_a_layer_that_the_base_does_not_take_is_named(
+    kohya: bool, checkpoint: Checkpoint, evaluated: Path, base: Base, tmp_path: Path
+) -> None:
+    tensors, _ = read_adapter(checkpoint.adapter)
+    tensors = {name.replace("mid_block.resnets.0.conv1", "mid_block.resnets.7.conv1"): t for name, t in tensors.items()}
+    file = tmp_path / "renamed.safetensors"
+    write_adapter(file, to_kohya(read_layers(file, tensors, {})) if kohya else tensors, {})
+    with pytest.raises(IntegrityError, match=r"1 of \d+ layers are unknown .*: unet\.mid_block\.resnets\.7\.conv1"):
+        check_parity(base, file, evaluated)

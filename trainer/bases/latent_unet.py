@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from trainer.adapter import read_adapter
 from trainer.bases.base import Tensor, best_device
-from trainer.errors import IntegrityError, MissingPartError
+from trainer.bases.loading import load_adapter
+from trainer.errors import MissingPartError
 from trainer.records import RGB
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -92,17 +91,7 @@ class LatentUnet:
         self._pipeline.unload_lora_weights()
         if file is None:
             return
-        tensors, _ = read_adapter(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                self._pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=ADAPTER)
-            except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-                raise IntegrityError(f"{file} does not fit base {self.name}: {error}") from None
-        parts = (self._pipeline.unet, self._pipeline.text_encoder)
-        taken = sum(f".{ADAPTER}." in name for part in parts for name, _ in part.named_parameters())
-        if taken != sum("lora" in name and not name.endswith(".alpha") for name in tensors):
-            raise IntegrityError(f"{file}: {taken} of {len(tensors)} tensors were taken by base {self.name}")
+        load_adapter(self._pipeline, file, ADAPTER, self.name)
 
     @torch.no_grad()
     def sample(

@@ -1,4 +1,4 @@
-"""The model card beside the adapter: how to load it, what it scored, what made it. No name, no photo."""
+"""The model card beside the adapter: how to load it, what it scored, what it is for. No name, no photo."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ A LoRA of one person. Say `{trigger} {class_word}` in the prompt.
 {snippet}
 ```
 
+## Score
+
 | measured on {report} photos that the training never saw | |
 |---|---|
 | likeness (mean cosine, {judge}) | {mean} (95% {low} to {high}) |
@@ -32,20 +34,34 @@ A LoRA of one person. Say `{trigger} {class_word}` in the prompt.
 | leak (likeness without the trigger, above the base's) | {leak} |
 | verdict | {verdict} |
 
-{reasons}
-Made by Likeness {version} with recipe `{recipe}` ({recipe_hash}), checkpoint of step {step}. The person in these
-pictures must have agreed to them; do not use the adapter to deceive.
+{reasons}## Prompts that were scored
+
+{prompts}
+
+## Intended use and limits
+
+For pictures of this person that this person has agreed to. Not for deceiving anybody, for passing as a photograph of
+something that happened, or for pictures that the person would not want; whoever shares or uses it needs the person's
+consent for that too. Say that the pictures are generated.
+
+It works with the base that it was made for, at {size_px} px, and carries that base's skew. The score holds for this
+base, these prompts and {steps} sampling steps at guidance {guidance:g}; other settings, prompts, merges or a second
+adapter were not measured.
+
+Made by Likeness {version} with recipe `{recipe}` ({recipe_hash}), checkpoint of step {step}, rank {rank}. Base
+{base_hash}.
 """
+SHOWN_PROMPTS = 6
 
 
 def model_card(card: dict[str, Any], facts: dict[str, Any]) -> str:
     """Markdown with a Hugging Face header; `card` is the scorecard, `facts` what export knows besides."""
     identity = card["identity"]
-    front = ModelCardData(library_name="diffusers", tags=["lora", "likeness"], base_model=None)
     reasons = "".join(f"- {reason}\n" for reason in card["reasons"])
     return TEMPLATE.format(
-        front=front.to_yaml(),
+        front=_front(facts).to_yaml(),
         base=card["base"]["name"],
+        base_hash=card["base"]["sha256"][:12],
         report=card["photos"]["report"],
         judge=card["judge"]["name"],
         mean=_number(identity["mean"]),
@@ -63,9 +79,35 @@ def model_card(card: dict[str, Any], facts: dict[str, Any]) -> str:
             "BASE", Path("FOLDER/THIS-FILE.safetensors"), card["by_prompt"][0]["prompt"], card["sampling"]["guidance"]
         ),
         reasons=reasons + "\n" if reasons else "",
+        prompts="\n".join(f"- {prompt}" for prompt in sample_prompts(card)),
+        steps=card["sampling"]["steps"],
+        guidance=card["sampling"]["guidance"],
         recipe=card["recipe"]["name"],
         recipe_hash=card["recipe"]["sha256"][:12],
-        **facts,
+        **{name: facts[name] for name in ("trigger", "class_word", "size_px", "version", "step", "rank")},
+    )
+
+
+def sample_prompts(card: dict[str, Any]) -> list[str]:
+    """The first prompt of each group that was scored, with its likeness, at most six."""
+    first: dict[str, str] = {}
+    for row in card["by_prompt"]:
+        first.setdefault(row["group"], f"`{row['prompt']}`: {row['identity']:.3f}")
+    return list(first.values())[:SHOWN_PROMPTS]
+
+
+def _front(facts: dict[str, Any]) -> ModelCardData:
+    called = f"{facts['trigger']} {facts['class_word']}"
+    extra: dict[str, Any] = {"license_name": "as-agreed-with-the-person"} if facts["licence"] == "other" else {}
+    return ModelCardData(
+        base_model=facts["base_model"],
+        library_name="diffusers",
+        license=facts["licence"],
+        pipeline_tag="text-to-image",
+        tags=["lora", "diffusers", "text-to-image", "likeness", "template:sd-lora"],
+        instance_prompt=called,
+        inference=False,
+        **extra,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any
 
 import torch
 
-from trainer.adapter import read_adapter, tensors_sha256, write_adapter
+from trainer.adapter import Tensors, read_adapter, stamped, tensors_sha256, write_adapter
 from trainer.bases.base import Base
+from trainer.errors import IntegrityError
 from trainer.export.card import model_card
-from trainer.export.keymaps import to_kohya
-from trainer.export.parity import check_parity
+from trainer.export.metadata import adapter_metadata
+from trainer.export.parity import check_parity, check_twin, worst
+from trainer.layouts.layers import read_layers, to_kohya
 from trainer.records import Checkpoint
 from trainer.run import sha256_of, write_json, write_text
 
-VERSION = 1
+VERSION = 2
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -32,50 +36,63 @@ class Settings:
     rank: int
     dtype: str
     kohya: bool
+    licence: str
 
 
 def export(checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settings, folder: Path) -> dict[str, Any]:
     """Write the adapter, its kohya twin, the card and the manifest; returns the stage's facts.
 
-    Raises IntegrityError when the reloaded adapter does not make the scored pictures.
+    `base` was just read from its files. Raises IntegrityError, naming the layer, when a written file is not taken
+    whole or does not make the scored pictures.
     """
     card = json.loads((evaluated / "scorecard.json").read_text(encoding="utf-8"))
     tensors, _ = read_adapter(checkpoint.adapter)
     tensors = {name: tensor.to(DTYPES[settings.dtype]) for name, tensor in tensors.items()}
-    adapter = folder / f"{settings.file_stem}.safetensors"
-    write_adapter(adapter, tensors, adapter_metadata(card, settings))
-    worst = check_parity(base, adapter, evaluated)
-    if settings.kohya:
-        extra = {"ss_network_dim": str(settings.rank), "ss_network_alpha": str(settings.rank)}
-        kohya = folder / f"{settings.file_stem}.kohya.safetensors"
-        write_adapter(kohya, to_kohya(tensors), adapter_metadata(card, settings) | extra)
-    facts = {
+    facts = _facts(checkpoint, base, settings)
+    metadata = adapter_metadata(card, facts)
+    adapter, twin = (folder / f"{settings.file_stem}{suffix}" for suffix in (".safetensors", ".kohya.safetensors"))
+    write_adapter(adapter, tensors, stamped(tensors, metadata))
+    levels: dict[str, int | None] = {adapter.name: check_parity(base, adapter, evaluated)}
+    renamed, reason = _kohya(adapter, tensors) if settings.kohya else (None, "")
+    if renamed:
+        write_adapter(twin, renamed, stamped(renamed, metadata))
+        levels[twin.name] = check_twin(base, twin, tensors, evaluated)
+    write_text(folder / "README.md", model_card(card, facts))
+    write_manifest(folder, card, tensors, levels)
+    said = {"step": checkpoint.step, "parity_levels": worst(levels), "bytes": adapter.stat().st_size}
+    return said | ({"no_kohya": reason} if reason else {})
+
+
+def _kohya(adapter: Path, tensors: Tensors) -> tuple[Tensors | None, str]:
+    """The kohya twin, or None and why there can be none: not every base's layers have names there."""
+    try:
+        return to_kohya(read_layers(adapter, tensors, {})), ""
+    except IntegrityError as error:
+        return None, error.message
+
+
+def _facts(checkpoint: Checkpoint, base: Base, settings: Settings) -> dict[str, Any]:
+    """What the card and the metadata say besides the scorecard."""
+    return {
         "step": checkpoint.step,
         "version": version("likeness-trainer"),
         "trigger": settings.trigger,
         "class_word": settings.class_word,
-    }
-    write_text(folder / "README.md", model_card(card, facts))
-    write_manifest(folder, card, tensors, worst)
-    return {"step": checkpoint.step, "parity_levels": worst, "bytes": adapter.stat().st_size}
-
-
-def adapter_metadata(card: dict[str, Any], settings: Settings) -> dict[str, str]:
-    """What travels inside the file: how to call the person and what was measured; no name, file or embedding."""
-    share = card["identity"]["of_ceiling"]
-    return {
-        "format": "pt",
-        "likeness.trigger": settings.trigger,
-        "likeness.class_word": settings.class_word,
-        "likeness.base": card["base"]["name"],
-        "likeness.base_sha256": card["base"]["sha256"],
-        "likeness.recipe_sha256": card["recipe"]["sha256"],
-        "likeness.of_ceiling": "null" if share is None else f"{share:.4f}",
-        "likeness.verdict": card["verdict"],
+        "rank": settings.rank,
+        "licence": settings.licence,
+        "size_px": base.size_px,
+        "prediction": base.prediction,
+        "base_model": hub_name(base),
     }
 
 
-def write_manifest(folder: Path, card: dict[str, Any], tensors: dict[str, torch.Tensor], worst: int) -> None:
+def hub_name(base: Base) -> str:
+    """The base's name on the hub; for a folder of this machine its family, since paths stay here."""
+    at_hand = Path(base.folder).exists() or not HUB_NAME.fullmatch(base.folder)
+    return base.name if at_hand else base.folder
+
+
+def write_manifest(folder: Path, card: dict[str, Any], tensors: Tensors, levels: dict[str, int | None]) -> None:
     """manifest.json: every file with its hash, and the weights' own hash, which no metadata changes."""
     files = [
         {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
@@ -88,7 +105,8 @@ def write_manifest(folder: Path, card: dict[str, Any], tensors: dict[str, torch.
             "schema": 1,
             "files": files,
             "tensors_sha256": tensors_sha256(tensors),
-            "parity_levels": worst,
+            "parity_levels": worst(levels),
+            "parity": levels,
             "base": card["base"],
             "recipe": card["recipe"],
             "of_ceiling": card["identity"]["of_ceiling"],

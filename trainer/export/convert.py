@@ -1,0 +1,123 @@
+"""An adapter that any tool made, in another layout, number format or rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.adapter import read_adapter, stamped, tensors_sha256, write_adapter
+from trainer.errors import IntegrityError, UsageError
+from trainer.export.resize import resize
+from trainer.layouts.header import SUFFIX
+from trainer.layouts.layers import Layer, Layers, layout_of, read_layers, to_diffusers, to_kohya
+from trainer.layouts.settings import KEY
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+# Hashes of other tools over the weights as they were; what one of them needs is written anew.
+STALE = ("sshs_legacy_hash", "sshs_model_hash", "modelspec.hash_sha256", KEY)
+SCORES = ("likeness.of_ceiling", "likeness.verdict")  # measured on the weights as they were
+
+
+def convert(
+    file: Path,
+    layout: str | None = None,
+    dtype: str | None = None,
+    rank: int | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write the adapter anew and say what changed; `file` itself is only read.
+
+    Layouts and a wider number format lose nothing. `rounding` is the largest error of a narrower one, relative to the
+    largest weight of its tensor; `retained` the share of each layer's energy that a lower rank keeps.
+
+    Raises:
+        UsageError: nothing is asked for, or `out` is there and `overwrite` is not set.
+        IntegrityError: the file is no whole plain LoRA, a layer has no name in the layout, or a weight does not fit
+            the number format.
+    """
+    if layout is None and dtype is None and rank is None:
+        raise UsageError("nothing to convert", "ask for --layout, --dtype or --rank")
+    target = out or default_name(file, layout, dtype, rank)
+    _check_target(file, target, overwrite)
+    tensors, metadata = read_adapter(file)
+    layers = read_layers(file, tensors, metadata)
+    resized, retained = resize(layers, rank) if rank else (layers, {})
+    cast, rounding = _cast(file, resized, DTYPES[dtype]) if dtype else (resized, 0.0)
+    layout = layout or layout_of(tensors)
+    new, extra = (to_kohya(cast), {}) if layout == "kohya" else to_diffusers(cast)
+    said = amended(metadata, cast, extra, tensors_sha256(tensors), any(kept < 1 for kept in retained.values()))
+    write_adapter(target, new, stamped(new, said))
+    return {
+        "file": str(file),
+        "out": str(target),
+        "layout": layout,
+        "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in new.values()}),
+        "ranks": sorted({layer.rank for layer in cast.values()}),
+        "layers": len(cast),
+        "rounding": rounding,
+        "retained": _retained(retained),
+        "tensors_sha256": tensors_sha256(new),
+    }
+
+
+def default_name(file: Path, layout: str | None, dtype: str | None, rank: int | None) -> Path:
+    """Beside the file: `alice.safetensors` to `alice.kohya.fp16.r8.safetensors`."""
+    parts = [part for part in (layout, dtype, f"r{rank}" if rank else None) if part]
+    stem = file.name.removesuffix(SUFFIX)
+    if layout:
+        stem = stem.removesuffix(".kohya").removesuffix(".diffusers")
+    return file.with_name(".".join([stem, *parts]) + SUFFIX)
+
+
+def amended(
+    metadata: dict[str, str], layers: Layers, extra: dict[str, str], source_sha256: str, cut: bool
+) -> dict[str, str]:
+    """The metadata of the new file: everything that still holds, ranks and alphas as they now are, and its source."""
+    gone = (*STALE, *(SCORES if cut else ()))
+    said = {key: value for key, value in metadata.items() if key not in gone}
+    said |= {"format": "pt", "ss_network_module": "networks.lora"}
+    said["ss_network_dim"] = _common({layer.rank for layer in layers.values()})
+    said["ss_network_alpha"] = _common({layer.alpha for layer in layers.values()})
+    return said | extra | {"likeness.converted_from": source_sha256}
+
+
+def _common(values: set[int] | set[float]) -> str:
+    return f"{next(iter(values)):g}" if len(values) == 1 else "Dynamic"  # as kohya's own resizing says it
+
+
+def _cast(file: Path, layers: Layers, dtype: torch.dtype) -> tuple[Layers, float]:
+    """Both factors in the number format, and the largest rounding error relative to its tensor's largest weight."""
+    worst, found = 0.0, {}
+    for module, layer in layers.items():
+        halves = []
+        for half in (layer.down, layer.up):
+            new = half.to(dtype)
+            if not bool(torch.isfinite(new.float()).all()):
+                raise IntegrityError(f"{file}: {module} holds weights too large for {dtype}", "use --dtype bf16")
+            largest = float(half.double().abs().max())
+            error = float((new.double() - half.double()).abs().max())
+            worst = max(worst, error / largest if largest else 0.0)
+            halves.append(new)
+        found[module] = Layer(halves[0], halves[1], layer.alpha)
+    return found, worst
+
+
+def _check_target(file: Path, target: Path, overwrite: bool) -> None:
+    if target.suffix != SUFFIX:
+        raise UsageError(f"{target}: the name of an adapter ends in {SUFFIX}", f"--out {target.name}{SUFFIX}")
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file", "give the path of a .safetensors adapter")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: no such folder", "make the folder, or choose another --out")
+    if target.exists() and (not overwrite or target.samefile(file)):
+        raise UsageError(f"{target} is there already", "choose another --out, or pass --overwrite")
+
+
+def _retained(by_layer: dict[str, float]) -> dict[str, Any] | None:
+    if not by_layer:
+        return None
+    values = by_layer.values()
+    return {"min": min(values), "mean": sum(values) / len(values), "by_layer": by_layer}
