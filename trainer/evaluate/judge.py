@@ -95,7 +95,7 @@ def look_at_album(files: Mapping[str, Path], max_pixels: int, detector: Detector
 
 
 def everyone(pictures: Iterable[RGB], detector: Detector, embedder: Embedder) -> list[Floats]:
-    """The (faces, d) float32 unit vectors, (0, 0) without any, of all faces in each (height, width, 3) uint8 picture."""
+    """The (faces, d) float32 unit vectors, (0, 0) without any, of all faces in each RGB picture."""
     found = []
     for rgb_u8 in pictures:
         vectors = [embedder.embed(rgb_u8, face) for face in detector.detect(rgb_u8)]
