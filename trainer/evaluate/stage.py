@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,14 @@ class Eyes:
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """Where the real photos lie, by file name, and who plays which role."""
+    """Where the real photos lie, by name, and who plays which role."""
 
-    folder: Path
+    paths: Mapping[str, Path]
     split: Split
 
     def files(self, names: Sequence[str]) -> list[Path]:
         """Their paths."""
-        return [self.folder / name for name in names]
+        return [self.paths[name] for name in names]
 
 
 @dataclass(frozen=True, slots=True)
