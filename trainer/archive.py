@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 import zipfile
@@ -68,7 +69,7 @@ class Archive:
         return target
 
     def _copy(self, entry: Entry, target: Path) -> None:
-        part, left = target.with_suffix(".part"), entry.info.file_size
+        part, left = target.with_suffix(f".{os.getpid()}.part"), entry.info.file_size
         try:
             with self._zip.open(entry.info) as source, part.open("wb") as copy:
                 while data := source.read(CHUNK):

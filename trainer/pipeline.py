@@ -69,12 +69,13 @@ class Pipeline:
             if not self.adapter.is_file():
                 raise UsageError(f"{self.adapter}: no such file", "give the path of a .safetensors adapter")
             works = {PREPARE: self._prepare, EVALUATE: self._evaluate}
+        with saying_disk_full(folder):  # before the folder is made: a place without photos leaves nothing behind
+            album = read_album(self.subject.photos, folder / CACHE)
         with saying_disk_full(folder), exclusive(folder):
             started = time.monotonic()
             if self.subject.consent() is None:
                 self.console.say("no consent.toml beside the photos: train only a person who has agreed to it")
             self._bring_weights()
-            album = read_album(self.subject.photos, folder / CACHE)
             self.photo_hashes = {photo.name: photo.sha256 for photo in album.photos}
             run = self._open(folder)
             stages: dict[str, Stage] = {}  # by name, in order
