@@ -125,7 +125,8 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
     detector = get_detector(weights)
     eyes = stage.Eyes(detector, get_embedder("dlib", weights), get_embedder("onnx", weights), AttributeReader(weights))
     base: Base = get_base("portrait-tiny", str(random_base))
-    real = stage.Photos(trained["home"] / "subjects/zelda/photos", split)
+    photos = {path.name: path for path in (trained["home"] / "subjects/zelda/photos").iterdir()}
+    real = stage.Photos(photos, split)
 
     def portrait(path: Path) -> RGB:
         picture = open_picture(path, 10**8).rgb_u8
