@@ -154,7 +154,7 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
         numbers, _ = evaluator.report(checkpoint)
         return numbers
 
-    make.split, make.folder = split, real.folder  # type: ignore[attr-defined]
+    make.split, make.photos = split, real.paths  # type: ignore[attr-defined]
     return make
 
 
@@ -182,8 +182,8 @@ def test_a_stranger_stays_at_the_floor(judge: Any) -> None:
 
 
 def test_the_fitted_photos_themselves_are_copies(judge: Any) -> None:
-    said = judge([judge.folder / name for name in judge.split.fit])
-    honest = judge([judge.folder / name for name in judge.split.select])
+    said = judge([judge.photos[name] for name in judge.split.fit])
+    honest = judge([judge.photos[name] for name in judge.split.select])
     limit = Recipe().evaluate.copying_limit
     assert said["copying"]["to_fit_photos"] > 0.85
     assert said["copying"]["excess"] > limit
@@ -197,6 +197,6 @@ def test_a_class_word_that_brings_the_person_is_a_leak(judge: Any, demo_files: l
 
 
 def test_the_sealed_photos_themselves_are_above_the_ceiling(judge: Any) -> None:
-    said = judge([judge.folder / name for name in judge.split.report])
+    said = judge([judge.photos[name] for name in judge.split.report])
     assert said["identity"]["mean"] > said["identity"]["ceiling"]
     assert said["copying"]["excess"] < 0
