@@ -32,7 +32,7 @@ app.add_typer(lock_app, name="lock")
 
 SubjectName = Annotated[str, typer.Argument(help="Plain name of the person, such as alice.")]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Recipe name or .yaml file.")]
-PhotosFolder = Annotated[Path | None, typer.Option("--photos", help="Folder of photos; else subjects/NAME/photos.")]
+PhotosFolder = Annotated[Path | None, typer.Option("--photos", help="Folder or .zip; else subjects/NAME/photos.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one value: section.key=value.")]
 RunsFolder = Annotated[Path, typer.Option("--out", help="Where runs are kept.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Do finished stages again.")]

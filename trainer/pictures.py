@@ -17,6 +17,7 @@ from trainer.records import RGB
 FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "TIFF", "BMP")  # JPEG opens MPO too
 MAX_BYTES = 256 * 2**20
 MIN_SIDE_PX = 64
+JPEG_TABLE_SUM = 3688  # of the luminance table that libjpeg uses at quality 50
 WORKING_SIDE_PX = 2048  # longer sides are shrunk to this: a face fills far fewer pixels of any base
 
 
@@ -35,10 +36,12 @@ class Picture:
     Attributes:
         rgb_u8: (height, width, 3) uint8, upright, sRGB, longest side at most 2048 px.
         second: capture time in whole seconds since the epoch, as the camera's clock had it; None where EXIF has none.
+        jpeg_quality: 1 to 100 as libjpeg counts, from the quantization table; None for other formats.
     """
 
     rgb_u8: RGB
     second: int | None
+    jpeg_quality: int | None = None
 
 
 def open_picture(path: Path, max_pixels: int) -> Picture:
@@ -72,11 +75,11 @@ def _decoded(image: Image.Image, max_pixels: int) -> Picture:
         raise UnusablePicture("too-large", f"{width} x {height} pixels, at most {max_pixels}", "export a smaller copy")
     if min(width, height) < MIN_SIDE_PX:
         raise UnusablePicture("too-small", f"{width} x {height} pixels", f"at least {MIN_SIDE_PX} px a side is needed")
-    second = _capture_second(image)
+    second, jpeg_quality = _capture_second(image), _jpeg_quality(image)
     image.draft("RGB", (WORKING_SIDE_PX, WORKING_SIDE_PX))
     upright = ImageOps.exif_transpose(image)
     upright.thumbnail((WORKING_SIDE_PX, WORKING_SIDE_PX), Image.Resampling.LANCZOS)
-    return Picture(np.asarray(_on_white(_to_srgb(upright))), second)
+    return Picture(np.asarray(_on_white(_to_srgb(upright))), second, jpeg_quality)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -102,6 +105,16 @@ def _on_white(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _jpeg_quality(image: Image.Image) -> int | None:
+    """libjpeg's scale of its own luminance table that comes closest: jpeg_quality_scaling in jcparam.c, inverted."""
+    tables = getattr(image, "quantization", None)
+    if not isinstance(tables, dict) or not tables.get(0):
+        return None
+    percent = 100 * sum(tables[0]) / JPEG_TABLE_SUM
+    quality = (200 - percent) / 2 if percent <= 100 else 5000 / percent
+    return int(min(100, max(1, round(quality))))
 
 
 def _capture_second(image: Image.Image) -> int | None:

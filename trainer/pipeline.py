@@ -6,11 +6,12 @@ import importlib.metadata
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.album import CACHE, Album, read_album
 from trainer.console import Console
 from trainer.errors import GateMissed, IntegrityError, PhotosError, UsageError
 from trainer.recipe import Layered, Recipe, load_recipe
@@ -62,7 +63,6 @@ class Pipeline:
 
         Raises PhotosError, MissingPartError or IntegrityError; see `trainer.errors`. `check_gate` reads the summary.
         """
-        files = self.subject.files()
         folder = self.runs / self.subject.name
         works = {PREPARE: self._prepare, FIT: self._fit, EVALUATE: self._evaluate, EXPORT: self._export}
         if self.adapter is not None:
@@ -70,16 +70,18 @@ class Pipeline:
                 raise UsageError(f"{self.adapter}: no such file", "give the path of a .safetensors adapter")
             self._check_adapter(self.adapter)
             works = {PREPARE: self._prepare, EVALUATE: self._evaluate}
+        with saying_disk_full(folder):  # before the folder is made: a place without photos leaves nothing behind
+            album = read_album(self.subject.photos, folder / CACHE)
         with saying_disk_full(folder), exclusive(folder):
             started = time.monotonic()
             if self.subject.consent() is None:
                 self.console.say("no consent.toml beside the photos: train only a person who has agreed to it")
             self._bring_weights()
-            self.photo_hashes = {path.name: sha256_of(path) for path in files}
+            self.photo_hashes = {photo.name: photo.sha256 for photo in album.photos}
             run = self._open(folder)
             stages: dict[str, Stage] = {}  # by name, in order
             for name, work in works.items():
-                stages[name] = work(run, files, stages)
+                stages[name] = work(run, album, stages)
                 if name == PREPARE:
                     self._lock_split(run, stages[PREPARE])
                 if name == until:
@@ -171,7 +173,7 @@ class Pipeline:
         run.event("finished", stage=name, seconds=round(seconds, 2), **facts)
         return run.finish(name, fingerprint, seconds, facts)
 
-    def _prepare(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
+    def _prepare(self, run: Run, album: Album, stages: dict[str, Stage]) -> Stage:
         from trainer.faces.attributes import AttributeReader
         from trainer.faces.base import get_detector
         from trainer.prepare import stage
@@ -181,13 +183,14 @@ class Pipeline:
         inputs = {
             "version": stage.VERSION,
             "photos": self.photo_hashes,
+            "refused": [asdict(one) for one in album.refused],
             "prepare": p.model_dump(mode="json"),
             "gate": self.recipe.faces.gate,
             "size_px": self.base.size_px,
             "seal_all": self.adapter is not None,
         }
         settings = stage.Settings(
-            limits=Limits(p.min_face_px, p.min_sharpness, p.min_detection, p.second_face),
+            limits=Limits(**{name: getattr(p, name) for name in Limits.__slots__}),
             size_px=self.base.size_px,
             **{name: getattr(p, name) for name in stage.Settings.__slots__ if hasattr(p, name)},
         )
@@ -197,11 +200,11 @@ class Pipeline:
         def work(part: Path) -> dict[str, Any]:
             weights = cache_folder()
             eyes = stage.Eyes(get_detector(weights), self._embedder(self.recipe.faces.gate), AttributeReader(weights))
-            return stage.prepare(files, settings, eyes, part, self.console)
+            return stage.prepare(album, settings, eyes, part, self.console)
 
         return self._stage(run, PREPARE, inputs, work)
 
-    def _fit(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
+    def _fit(self, run: Run, album: Album, stages: dict[str, Stage]) -> Stage:
         from trainer.fit import stage
 
         f = self.recipe.fit
@@ -226,7 +229,7 @@ class Pipeline:
         run.add_to_lock(threads=fitted.facts.get("threads"))
         return fitted
 
-    def _evaluate(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
+    def _evaluate(self, run: Run, album: Album, stages: dict[str, Stage]) -> Stage:
         from trainer.evaluate import stage
         from trainer.fit.checkpoint import find_checkpoints
 
@@ -239,7 +242,7 @@ class Pipeline:
         }
 
         def work(part: Path) -> dict[str, Any]:
-            evaluator = self._evaluator(stages[PREPARE].folder, files[0].parent, part)
+            evaluator = self._evaluator(stages[PREPARE].folder, album, part)
             if self.adapter is not None:
                 return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], self._card_head(), _cost(stages))
             checkpoints = find_checkpoints(stages[FIT].folder)
@@ -249,7 +252,7 @@ class Pipeline:
 
         return self._stage(run, EVALUATE, inputs, work)
 
-    def _evaluator(self, prepared: Path, photos: Path, part: Path) -> Any:
+    def _evaluator(self, prepared: Path, album: Album, part: Path) -> Any:
         from trainer.bases.base import resolve_precision
         from trainer.evaluate import stage
         from trainer.evaluate.sample import Sampling
@@ -280,7 +283,7 @@ class Pipeline:
             self._embedder(faces.judge),
             AttributeReader(weights),
         )
-        real = stage.Photos(photos, read_split(prepared), prepared / "images")
+        real = stage.Photos(album.paths(), read_split(prepared), prepared / "images")
         return stage.Evaluator(self._load_base(e.precision), settings, eyes, real, part, self.console)
 
     def _embedder(self, engine: str) -> Embedder:
@@ -289,7 +292,7 @@ class Pipeline:
         faces = self.recipe.faces
         return get_embedder(engine, cache_folder(), faces.insightface_pack, faces.insightface_terms_accepted)
 
-    def _export(self, run: Run, files: list[Path], stages: dict[str, Stage]) -> Stage:
+    def _export(self, run: Run, album: Album, stages: dict[str, Stage]) -> Stage:
         from trainer.export import stage
         from trainer.fit.checkpoint import find_checkpoints
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trainer.errors import RecipeError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Choice = Literal["reject", "warn", "keep"]
 PACKAGE_ROOT = Path(__file__).resolve().parent
 RECIPE_FOLDERS = (PACKAGE_ROOT.parent / "recipes", PACKAGE_ROOT / "_recipes")
 MAX_RECIPE_BYTES = 256 * 1024
@@ -62,15 +63,38 @@ class PrepareSection(Section):
     class_word: Literal["person", "woman", "man"] = "person"
     """What the person is called beside the trigger, and alone in the leak test."""
     min_face_px: Annotated[int, Field(ge=16, le=1024)] = 48
-    """Smallest accepted face width in pixels; below it a photo is rejected as `face-too-small`."""
+    """Smallest face width in pixels; below: `face-too-small`."""
+    on_small: Choice = "reject"
+    """What to do with a photo that is `face-too-small`: reject, warn or keep."""
     min_sharpness: Annotated[float, Field(ge=0.0)] = 12.0
-    """Smallest accepted variance of the Laplacian on the aligned 112 px gray face; below: `blurred`."""
+    """Smallest variance of the Laplacian on the aligned 112 px gray face; below: `blurred`."""
+    on_blurred: Choice = "reject"
+    """What to do with a photo that is `blurred`."""
+    max_shadow: Fraction = 0.4
+    """Largest share of the face that is black (gray level 12 or less); above: `too-dark`."""
+    on_dark: Choice = "warn"
+    """What to do with a photo that is `too-dark`."""
+    max_highlight: Fraction = 0.4
+    """Largest share of the face that is burnt out (gray level 250 or more); above: `too-bright`."""
+    on_bright: Choice = "warn"
+    """What to do with a photo that is `too-bright`."""
+    max_turn_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 60.0
+    """Largest turn of the head, left, right, up or down, in rough degrees; above: `turned-away`."""
+    on_turned: Choice = "warn"
+    """What to do with a photo that is `turned-away`."""
+    min_jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 30
+    """Smallest JPEG quality, 1 to 100, by the file's quantization table; below: `compressed`."""
+    on_compressed: Choice = "warn"
+    """What to do with a photo that is `compressed`."""
     min_detection: Fraction = 0.7
     """Detector confidence from which something counts as a face."""
     second_face: Fraction = 0.6
     """A second face at least this wide, as a share of the largest, makes the photo a group: `several-faces`."""
     same_person: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.3
-    """Gate similarity to the folder's consensus below which a photo is someone else's: `other-person`."""
+    """Gate similarity to the consensus below which a photo is always `other-person`.
+
+    The threshold lies in the album's widest gap, from here to 0.25 above.
+    """
     burst: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.97
     """Gate similarity from which two photos count as one burst and share a role."""
     select_share: Fraction = 0.2

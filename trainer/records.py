@@ -7,7 +7,8 @@ nose, right and left mouth corner, as they appear from left to right in an uprig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -58,15 +59,31 @@ class Attributes:
 
 
 @dataclass(frozen=True, slots=True)
+class PhotoFile:
+    """A picture file of an album, not looked at yet.
+
+    Attributes:
+        name: path below the photos folder, with slashes; a zip archive counts as a folder. Stays on this machine.
+        path: the readable file; a picture out of an archive lies in the subject's cache.
+        sha256: of the file's bytes.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Photo:
     """A usable photo of the subject, before the seal.
 
     Attributes:
-        name: file name inside the photos folder; stays on this machine.
-        sha256: of the file's bytes.
+        name, path, sha256: as in `PhotoFile`.
         phash: 64-bit perceptual hash, hex.
         second: capture time in seconds since the epoch, where EXIF has it.
         embedding: the gate's (d,) unit vector.
+        measured: the numbers of `trainer.prepare.quality`, by recipe key.
+        warnings: codes of what is below a threshold but kept.
     """
 
     name: str
@@ -76,7 +93,8 @@ class Photo:
     second: int | None
     face: Face
     embedding: Floats
-    sharpness: float
+    measured: Mapping[str, float | None] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +109,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which photo (by file name) plays which role; near-duplicates always share one."""
+    """Which photo (by name, see `PhotoFile`) plays which role; near-duplicates always share one."""
 
     fit: tuple[str, ...]
     select: tuple[str, ...]

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from trainer.album import CACHE, read_album
 from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
 from trainer.pipeline import EVALUATE, EXPORT, FIT, PREPARE, Pipeline
@@ -45,7 +46,7 @@ def replay(run: Path, photos: Path | None, console: Console) -> dict[str, Any]:
     run = run.resolve()
     lock = read_lock(run)
     subject = find_subject(run.parent.name, Path.cwd(), photos)
-    _same_photos(subject, lock)
+    _same_photos(subject, lock, run.parent / CACHE)
     changes = environment_changes(lock)
     for change in changes:
         console.say(f"not as in the lock: {change}")
@@ -150,8 +151,8 @@ def _locked_recipe(run: Path, lock: dict[str, Any]) -> Layered:
     return Layered(recipe, dict.fromkeys(flat_values(recipe), "lock"), run / LOCK_FILE)
 
 
-def _same_photos(subject: Subject, lock: dict[str, Any]) -> None:
-    now = sorted(sha256_of(path) for path in subject.files())
+def _same_photos(subject: Subject, lock: dict[str, Any], cache: Path) -> None:
+    now = sorted(photo.sha256 for photo in read_album(subject.photos, cache).photos)
     if now != lock["photos"]:
         gone, new = len(set(lock["photos"]) - set(now)), len(set(now) - set(lock["photos"]))
         raise PhotosError(

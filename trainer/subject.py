@@ -13,36 +13,14 @@ from typing import Any
 from trainer.errors import PhotosError, SubjectError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".bmp"})
-MAX_PHOTOS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A person to learn: a plain identifier and the folder that holds the photos."""
+    """A person to learn: a plain identifier, and the folder or .zip that holds the photos."""
 
     name: str
     photos: Path
-
-    def files(self) -> list[Path]:
-        """Every picture file, by name. Raises PhotosError for a folder that is missing, empty or absurdly large."""
-        if not self.photos.is_dir():
-            raise PhotosError(
-                f"{self.photos}: no such folder", "put at least 12 photos of the person there, or pass --photos FOLDER"
-            )
-        found = sorted(
-            path
-            for path in self.photos.iterdir()
-            if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-        if not found:
-            raise PhotosError(
-                f"{self.photos}: no pictures in it",
-                f"put at least 12 photos there ({', '.join(sorted(s[1:] for s in PICTURE_SUFFIXES))})",
-            )
-        if len(found) > MAX_PHOTOS:
-            raise PhotosError(f"{self.photos}: {len(found)} pictures, at most {MAX_PHOTOS}", "keep the best ones")
-        return found
 
     def consent(self) -> dict[str, Any] | None:
         """What `consent.toml` beside the photos says, or None. Raises PhotosError where it cannot be read."""

@@ -17,6 +17,9 @@ def show(summary: dict[str, Any], console: Console) -> None:
     stages = summary["stages"]
     prepared = stages["1_prepare"]
     rows = [("photos", _photos(prepared))]
+    if prepared["warned"]:
+        said = ", ".join(f"{count} {code}" for code, count in prepared["warned"].items())
+        rows.append(("kept, but", f"{said}: see photos.jsonl"))
     if prepared["shows"]:
         rows.append(("they show", ", ".join(f"{word} {count}" for word, count in prepared["shows"].items())))
     if prepared["lacks"]:

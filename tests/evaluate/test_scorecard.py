@@ -130,7 +130,8 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
     base: Base = get_base("portrait-tiny", str(random_base))
     samples = tmp_path / "images"
     shutil.copytree(run / "1_prepare/images", samples)
-    real = stage.Photos(trained["home"] / "subjects/zelda/photos", split, samples)
+    photos = {path.name: path for path in (trained["home"] / "subjects/zelda/photos").iterdir()}
+    real = stage.Photos(photos, split, samples)
 
     def portrait(path: Path) -> RGB:
         picture = open_picture(path, 10**8).rgb_u8
@@ -158,7 +159,7 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
         numbers, _ = evaluator.report(checkpoint)
         return numbers
 
-    make.split, make.folder, make.samples = split, real.folder, samples  # type: ignore[attr-defined]
+    make.split, make.photos, make.samples = split, real.paths, samples  # type: ignore[attr-defined]
     make.portrait = portrait  # type: ignore[attr-defined]
     return make
 
@@ -187,8 +188,8 @@ def test_a_stranger_stays_at_the_floor(judge: Any) -> None:
 
 
 def test_the_fitted_photos_themselves_are_copies(judge: Any) -> None:
-    said = judge([judge.folder / name for name in judge.split.fit])
-    honest = judge([judge.folder / name for name in judge.split.select])
+    said = judge([judge.photos[name] for name in judge.split.fit])
+    honest = judge([judge.photos[name] for name in judge.split.select])
     limit = Recipe().evaluate.copying_limit
     assert said["copying"]["to_fit_photos"] > 0.85
     assert said["copying"]["excess"] > limit
@@ -202,7 +203,7 @@ def test_a_class_word_that_brings_the_person_is_a_leak(judge: Any, demo_files: l
 
 
 def test_the_sealed_photos_themselves_are_above_the_ceiling(judge: Any) -> None:
-    said = judge([judge.folder / name for name in judge.split.report])
+    said = judge([judge.photos[name] for name in judge.split.report])
     assert said["identity"]["mean"] > said["identity"]["ceiling"]
     assert said["copying"]["excess"] < 0
 
@@ -210,5 +211,5 @@ def test_the_sealed_photos_themselves_are_above_the_ceiling(judge: Any) -> None:
 def test_sealed_photos_among_the_training_samples_are_counted(judge: Any, demo_files: list[Path]) -> None:
     assert judge(demo_files[14:])["seal"] == {"broken": 0}
     for index, name in enumerate(judge.split.report[:2]):
-        Image.fromarray(judge.portrait(judge.folder / name)).save(judge.samples / f"99{index}.png")
+        Image.fromarray(judge.portrait(judge.photos[name])).save(judge.samples / f"99{index}.png")
     assert judge(demo_files[14:])["seal"] == {"broken": 2}

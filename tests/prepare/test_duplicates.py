@@ -20,7 +20,7 @@ AXES = np.eye(64, dtype=np.float32)
 
 
 def photo(name: str, phash: str, direction: int = 0, second: int | None = None, sha256: str = "") -> Photo:
-    return Photo(name, Path(name), sha256 or name, phash, second, FACE, AXES[direction], 100.0)
+    return Photo(name, Path(name), sha256 or name, phash, second, FACE, AXES[direction])
 
 
 def photo_of(path: Path, direction: int) -> Photo:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.faces.base import get_detector, get_embedder
 from trainer.pictures import open_picture
-from trainer.prepare.identity import similarity_to_consensus
+from trainer.prepare.identity import likeness_and_threshold, similarity_to_consensus, widest_gap
 from trainer.records import Floats
 
 STRANGER = Path(__file__).resolve().parent.parent / "data" / "stranger.jpg"
@@ -30,6 +30,20 @@ def test_the_majority_is_the_person(majority: int, others: int, seed: int) -> No
     likeness[order] = similarity_to_consensus(vectors[order], 0.3)
     assert (likeness[:majority] > 0.8).all()
     assert (likeness[majority:] < 0.3).all()
+
+
+def test_the_threshold_lies_in_the_album_s_widest_gap() -> None:
+    assert widest_gap(np.array([0.1, 0.42, 0.8, 0.9], np.float32), 0.3, 0.5) == pytest.approx(0.36)
+    assert widest_gap(np.array([0.1, 0.9], np.float32), 0.3, 0.5) == pytest.approx(0.4)
+
+
+@given(st.integers(6, 20), st.integers(0, 2), st.integers(0, 99))
+def test_a_relative_between_person_and_strangers_is_told_apart(majority: int, strangers: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    relative = (0.35 * np.eye(64)[:1] + np.sqrt(1 - 0.35**2) * np.eye(64)[2:3]).astype(np.float32)
+    vectors = np.concatenate([around(0, majority, rng), relative, around(1, strangers, rng)])
+    likeness, threshold = likeness_and_threshold(list(vectors), 0.3)
+    assert (likeness >= threshold).tolist() == [True] * majority + [False] * (1 + strangers)
 
 
 def test_strangers_among_themselves_do_not_pull_the_consensus() -> None:

@@ -1,15 +1,21 @@
 """One clear face: the faces' sizes and scores decide, each refusal has its own code."""
 
+from dataclasses import asdict, replace
+
 import cv2
 import numpy as np
 import pytest
 
 from trainer.faces.align import ARCFACE_112
 from trainer.pictures import UnusablePicture
-from trainer.prepare.quality import Limits, check_sharpness, sharpness, single_face
-from trainer.records import Face
+from trainer.prepare.quality import Limits, Quality, check_quality, measure, sharpness, single_face, turn
+from trainer.recipe import PrepareSection
+from trainer.records import Face, Floats
 
-LIMITS = Limits(min_face_px=48, min_sharpness=12.0, min_detection=0.7, second_face=0.6)
+LIMITS = Limits(
+    min_face_px=48, min_sharpness=12.0, min_detection=0.7, second_face=0.6,
+    max_shadow=0.4, max_highlight=0.4, max_turn_deg=60.0, min_jpeg_quality=30,
+)  # fmt: skip
 
 
 def face(width: float, score: float = 0.99) -> Face:
@@ -30,7 +36,6 @@ def test_an_unsure_second_face_does_not_count() -> None:
         ([], "no-face"),
         ([face(100, score=0.69)], "no-face"),
         ([face(100), face(60)], "several-faces"),
-        ([face(47.9)], "face-too-small"),
     ],
 )
 def test_every_refusal_has_its_code(faces: list[Face], code: str) -> None:
@@ -47,7 +52,73 @@ def test_blur_lowers_the_sharpness_whatever_the_picture_s_size() -> None:
     large = cv2.resize(noise, (448, 448), interpolation=cv2.INTER_NEAREST).astype(np.uint8)
     assert sharp > 50 * blurred
     assert sharpness(large, Face((0.0, 0.0, 448.0, 448.0), ARCFACE_112 * 4, 1.0)) > 10 * blurred
+
+
+def test_the_edge_where_a_face_is_cut_off_is_no_sharpness() -> None:
+    bright = np.full((112, 112, 3), 200, np.uint8)
+    for cut in (0, 30, 50):  # the face reaches so far beyond the left border of the picture
+        beyond = ARCFACE_112 - np.array([cut, 0], np.float32)
+        assert sharpness(bright, Face((0.0, 0.0, 112.0, 112.0), beyond, 1.0)) == 0
+
+
+CLEAR = Quality(120.0, 80.0, 0.0, 0.0, 5.0, -5.0, 90)
+BEYOND = [
+    ({"face_px": 47.9}, "face-too-small", "on_small"),
+    ({"sharpness": 11.9}, "blurred", "on_blurred"),
+    ({"shadow": 0.5}, "too-dark", "on_dark"),
+    ({"highlight": 0.5}, "too-bright", "on_bright"),
+    ({"yaw_deg": -61.0}, "turned-away", "on_turned"),
+    ({"pitch_deg": 61.0}, "turned-away", "on_turned"),
+    ({"jpeg_quality": 29}, "compressed", "on_compressed"),
+]
+
+
+@pytest.mark.parametrize(("changed", "code", "key"), BEYOND)
+def test_each_number_is_rejected_warned_of_or_kept_as_the_recipe_says(
+    changed: dict[str, float], code: str, key: str
+) -> None:
+    found = replace(CLEAR, **changed)
     with pytest.raises(UnusablePicture) as caught:
-        check_sharpness(11.9, LIMITS)
-    assert caught.value.code == "blurred"
-    check_sharpness(12.0, LIMITS)
+        check_quality(found, replace(LIMITS, **{key: "reject"}))
+    assert caught.value.code == code
+    assert caught.value.reason
+    assert caught.value.hint
+    assert check_quality(found, replace(LIMITS, **{key: "warn"})) == (code,)
+    assert check_quality(found, replace(LIMITS, **{key: "keep"})) == ()
+
+
+def test_a_clear_photo_and_one_at_every_threshold_pass() -> None:
+    assert check_quality(CLEAR, LIMITS) == ()
+    assert check_quality(Quality(48.0, 12.0, 0.4, 0.4, 60.0, -60.0, 30), LIMITS) == ()
+    assert check_quality(replace(CLEAR, jpeg_quality=None), LIMITS) == ()
+
+
+def test_the_recipe_has_every_threshold_and_choice() -> None:
+    section = PrepareSection()
+    assert {name: getattr(section, name) for name in Limits.__slots__} == asdict(LIMITS)
+
+
+def test_black_and_burnt_out_faces_are_measured() -> None:
+    half = np.full((112, 112, 3), 128, np.uint8)
+    half[:56], half[56:] = 5, 128
+    assert measure(half, face(112), None).shadow == pytest.approx(0.5, abs=0.03)
+    assert measure(255 - half + 5, face(112), None).highlight == pytest.approx(0.5, abs=0.03)
+
+
+def seen_from(yaw: float, pitch: float) -> Floats:
+    """Landmarks of a generic head of 100 px between the eyes, turned by these degrees, far away from the camera."""
+    head = np.array([[-50, 0, 0], [50, 0, 0], [0, 57, 55], [-36, 115.5, 0], [36, 115.5, 0]], np.float64)
+    y, p = np.radians([yaw, pitch])
+    x = head[:, 0] * np.cos(y) + head[:, 2] * np.sin(y)
+    z = head[:, 2] * np.cos(y) - head[:, 0] * np.sin(y)
+    return np.stack([x, head[:, 1] * np.cos(p) + z * np.sin(p)], 1).astype(np.float32) + np.float32(300)
+
+
+@pytest.mark.parametrize("degrees", [-45, -20, 0, 20, 45])
+def test_the_turn_of_a_head_is_read_off_its_landmarks(degrees: int) -> None:
+    yaw, pitch = turn(seen_from(degrees, 0))
+    assert yaw == pytest.approx(degrees, abs=6)
+    assert abs(pitch) < 12
+    yaw, pitch = turn(seen_from(0, degrees))
+    assert pitch == pytest.approx(degrees, abs=12)
+    assert abs(yaw) < 6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,20 +65,20 @@ class Eyes:
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """Where the real photos lie, by file name, who plays which role, and what was made of those to fit on.
+    """Where the real photos lie, by name, who plays which role, and what was made of those to fit on.
 
     Attributes:
-        folder: of the photos.
-        samples: of the training samples' PNG files.
+        paths: of the photos.
+        samples: folder of the training samples' PNG files.
     """
 
-    folder: Path
+    paths: Mapping[str, Path]
     split: Split
     samples: Path
 
     def files(self, names: Sequence[str]) -> list[Path]:
         """Their paths."""
-        return [self.folder / name for name in names]
+        return [self.paths[name] for name in names]
 
 
 class Evaluator:
@@ -213,8 +213,7 @@ class Evaluator:
 
     def _album(self, embedder: Embedder) -> Album:
         split = self.photos.split
-        names = split.select + split.report + split.fit
-        files = dict(zip(names, self.photos.files(names), strict=True))
+        files = {name: self.photos.paths[name] for name in split.select + split.report + split.fit}
         return look_at_album(files, self.settings.max_pixels, self.eyes.detector, embedder)
 
     def _sealed_in_the_samples(self, album: Album) -> list[int]:

@@ -1,29 +1,68 @@
-"""Which photos show one clear face, and in words why the others do not."""
+"""What makes a photo hard to learn from: numbers measured on the face, and what the recipe makes of each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
+import numpy as np
 
-from trainer.faces.align import aligned_112
+from trainer.faces.align import ARCFACE_112, similarity_transform
 from trainer.pictures import UnusablePicture
-from trainer.records import RGB, Face
+from trainer.records import RGB, Face, Floats
+
+Choice = Literal["reject", "warn", "keep"]
+SHADOW, HIGHLIGHT = 12, 250  # gray levels at which a camera has kept nothing
+# A generic head seen from the front, in eye distances: how far the nose tip stands out of the plane of the eyes, and
+# the drop from the eyes to the nose and to the mouth (the last two are the ArcFace template's).
+NOSE_OUT, EYES_TO_NOSE, EYES_TO_MOUTH = 0.55, 0.57, 1.155
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a photo must reach; units as in `trainer.recipe.PrepareSection`."""
+    """Thresholds and what happens beyond them; meanings and units as in `trainer.recipe.PrepareSection`."""
 
     min_face_px: int
     min_sharpness: float
     min_detection: float
     second_face: float
+    max_shadow: float = 1.0
+    max_highlight: float = 1.0
+    max_turn_deg: float = 180.0
+    min_jpeg_quality: int = 1
+    on_small: Choice = "reject"
+    on_blurred: Choice = "reject"
+    on_dark: Choice = "warn"
+    on_bright: Choice = "warn"
+    on_turned: Choice = "warn"
+    on_compressed: Choice = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Numbers of one face in one photo.
+
+    Attributes:
+        face_px: width of the face's box.
+        sharpness: see `sharpness`.
+        shadow, highlight: 0 to 1, shares of the face that are black or burnt out.
+        yaw_deg, pitch_deg: see `turn`.
+        jpeg_quality: 1 to 100, None where the file is no JPEG.
+    """
+
+    face_px: float
+    sharpness: float
+    shadow: float
+    highlight: float
+    yaw_deg: float
+    pitch_deg: float
+    jpeg_quality: int | None
 
 
 def single_face(faces: Sequence[Face], limits: Limits) -> Face:
-    """The photo's one face. Raises UnusablePicture: `no-face`, `several-faces` or `face-too-small`."""
+    """The photo's one face. Raises UnusablePicture: `no-face` or `several-faces`."""
     sure = sorted((face for face in faces if face.score >= limits.min_detection), key=lambda f: -f.width)
     if not sure:
         raise UnusablePicture("no-face", "no face was found", "use photos in which the face is large and uncovered")
@@ -31,23 +70,101 @@ def single_face(faces: Sequence[Face], limits: Limits) -> Face:
         raise UnusablePicture(
             "several-faces", f"{len(sure)} faces of similar size", "crop the photo to the person to be learned"
         )
-    if sure[0].width < limits.min_face_px:
-        raise UnusablePicture(
-            "face-too-small", f"the face is {sure[0].width:.0f} px wide, at least {limits.min_face_px} are needed",
-            "use a closer or larger photo",
-        )  # fmt: skip
     return sure[0]
 
 
+def measure(rgb_u8: RGB, face: Face, jpeg_quality: int | None) -> Quality:
+    """All numbers of a (height, width, 3) uint8 picture's face."""
+    gray, inside = _aligned_gray(rgb_u8, face.landmarks)
+    shadow, highlight = (float((gray[inside] <= SHADOW).mean()), float((gray[inside] >= HIGHLIGHT).mean()))
+    yaw, pitch = turn(face.landmarks)
+    return Quality(
+        round(face.width, 1), round(_sharpness(gray, inside), 2), round(shadow, 4), round(highlight, 4),
+        round(yaw, 1), round(pitch, 1), jpeg_quality,
+    )  # fmt: skip
+
+
 def sharpness(rgb_u8: RGB, face: Face) -> float:
-    """Variance of the Laplacian of the aligned 112 px gray face (Pech-Pacheco et al., ICPR 2000)."""
-    gray = cv2.cvtColor(aligned_112(rgb_u8, face.landmarks), cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(gray, cv2.CV_64F).var())
+    """Variance of the Laplacian of the aligned 112 px gray face (Pech-Pacheco et al., ICPR 2000).
+
+    Only what lies inside the picture counts: the edge where a face is cut off is no detail of it.
+    """
+    return _sharpness(*_aligned_gray(rgb_u8, face.landmarks))
 
 
-def check_sharpness(value: float, limits: Limits) -> None:
-    """Raises UnusablePicture, `blurred`, below the limit."""
-    if value < limits.min_sharpness:
-        raise UnusablePicture(
-            "blurred", f"sharpness {value:.1f}, at least {limits.min_sharpness:g} is needed", "use a sharper photo"
-        )
+def turn(landmarks: Floats) -> tuple[float, float]:
+    """Yaw and pitch of the head in degrees, from five (x, y) landmarks; rough, a generic head is assumed.
+
+    Yaw is above 0 where the nose points to the right of the picture, pitch above 0 where it points down.
+    """
+    eye_a, eye_b, nose, mouth = landmarks[0], landmarks[1], landmarks[2], (landmarks[3] + landmarks[4]) / 2
+    between, across = (eye_a + eye_b) / 2, eye_b - eye_a
+    down = mouth - between
+    eyes, drop = float(np.linalg.norm(across)), float(np.linalg.norm(down))
+    # A turn shortens one of the two distances: the size of the head is read off the other.
+    scale = max(eyes, drop / EYES_TO_MOUTH, 1e-6)
+    beside = float((nose - between) @ across) / max(eyes, 1e-6)
+    below = float((nose - between) @ down) / max(drop, 1e-6) - EYES_TO_NOSE / EYES_TO_MOUTH * drop
+    yaw, pitch = (np.degrees(np.arcsin(np.clip(v / (NOSE_OUT * scale), -1, 1))) for v in (beside, below))
+    return float(yaw), float(pitch)
+
+
+def check_quality(found: Quality, limits: Limits) -> tuple[str, ...]:
+    """Codes of what the recipe only warns of. Raises UnusablePicture for the first number it rejects."""
+    warnings = []
+    for code, choice, reason, hint in _beyond(found, limits):
+        if choice == "reject":
+            raise UnusablePicture(code, reason, hint)
+        if choice == "warn":
+            warnings.append(code)
+    return tuple(warnings)
+
+
+def _beyond(found: Quality, limits: Limits) -> list[tuple[str, Choice, str, str]]:
+    """Code, choice, reason and hint of every number beyond its threshold."""
+    turned = max(abs(found.yaw_deg), abs(found.pitch_deg))
+    quality = found.jpeg_quality
+    checks: list[tuple[bool, str, Choice, str, str]] = [
+        (
+            found.face_px < limits.min_face_px, "face-too-small", limits.on_small,
+            f"the face is {found.face_px:.0f} px wide, at least {limits.min_face_px} are needed",
+            "use a closer or larger photo",
+        ),
+        (
+            found.sharpness < limits.min_sharpness, "blurred", limits.on_blurred,
+            f"sharpness {found.sharpness:.1f}, at least {limits.min_sharpness:g} is needed", "use a sharper photo",
+        ),
+        (
+            found.shadow > limits.max_shadow, "too-dark", limits.on_dark,
+            f"{found.shadow:.0%} of the face is black, at most {limits.max_shadow:.0%}", "use a brighter photo",
+        ),
+        (
+            found.highlight > limits.max_highlight, "too-bright", limits.on_bright,
+            f"{found.highlight:.0%} of the face is burnt out, at most {limits.max_highlight:.0%}",
+            "use a darker photo",
+        ),
+        (
+            turned > limits.max_turn_deg, "turned-away", limits.on_turned,
+            f"the head is turned by about {turned:.0f} degrees, at most {limits.max_turn_deg:g}",
+            "use a photo that shows more of the face",
+        ),
+        (
+            quality is not None and quality < limits.min_jpeg_quality, "compressed", limits.on_compressed,
+            f"JPEG quality {quality}, at least {limits.min_jpeg_quality}", "use the original, not a forwarded copy",
+        ),
+    ]  # fmt: skip
+    return [(code, choice, reason, hint) for beyond, code, choice, reason, hint in checks if beyond]
+
+
+def _aligned_gray(rgb_u8: RGB, landmarks: Floats) -> tuple[RGB, np.ndarray[tuple[int, int], np.dtype[np.bool_]]]:
+    """The (112, 112) gray ArcFace crop, and which of its pixels and their neighbours lie inside the picture."""
+    matrix = similarity_transform(landmarks, ARCFACE_112)
+    gray = cv2.cvtColor(cv2.warpAffine(rgb_u8, matrix, (112, 112), flags=cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
+    whole = np.full(rgb_u8.shape[:2], 255, np.uint8)
+    covered = cv2.warpAffine(whole, matrix, (112, 112), flags=cv2.INTER_NEAREST)
+    inside = cv2.erode(covered, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=255) > 0
+    return gray.astype(np.uint8), inside if inside.any() else np.ones_like(inside)
+
+
+def _sharpness(gray: RGB, inside: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> float:
+    return float(cv2.Laplacian(gray, cv2.CV_64F)[inside].var())

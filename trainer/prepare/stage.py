@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from trainer.album import Album
 from trainer.console import Console
 from trainer.errors import PhotosError
 from trainer.faces.align import portrait_crop
@@ -19,13 +21,13 @@ from trainer.faces.base import Detector, Embedder
 from trainer.pictures import UnusablePicture, open_picture
 from trainer.prepare.coverage import coverage, lacks
 from trainer.prepare.duplicates import near_duplicate_groups, perceptual_hash
-from trainer.prepare.identity import similarity_to_consensus
-from trainer.prepare.quality import Limits, check_sharpness, sharpness, single_face
+from trainer.prepare.identity import likeness_and_threshold
+from trainer.prepare.quality import Limits, check_quality, measure, single_face
 from trainer.prepare.seal import deal
-from trainer.records import RGB, Photo, Rejection, Split
-from trainer.run import sha256_of, write_json, write_text
+from trainer.records import RGB, Photo, PhotoFile, Rejection, Split
+from trainer.run import write_json, write_text
 
-VERSION = 2  # part of the fingerprint: raise it when the stage's output changes
+VERSION = 3  # part of the fingerprint: raise it when the stage's output changes
 SHEET_COLUMNS = 8
 
 
@@ -55,19 +57,20 @@ class Eyes:
     attributes: AttributeReader
 
 
-def prepare(files: Sequence[Path], settings: Settings, eyes: Eyes, folder: Path, console: Console) -> dict[str, Any]:
-    """Write the imagefolder, split.json, rejected.jsonl and sheet.png into `folder`; returns the stage's facts.
+def prepare(album: Album, settings: Settings, eyes: Eyes, folder: Path, console: Console) -> dict[str, Any]:
+    """Write the imagefolder, photos.jsonl, split.json, rejected.jsonl and sheet.png; returns the stage's facts.
 
     Raises PhotosError, with every reason, when fewer than `min_photos` are usable.
     """
-    photos, rejected = check_photos(files, settings, eyes, console)
+    photos, rejected = check_photos(album.photos, settings, eyes, console)
     photos, strangers = same_person_only(photos, settings.same_person)
-    rejected = sorted(rejected + strangers, key=lambda rejection: rejection.file)
-    lines = "".join(json.dumps(asdict(rejection)) + "\n" for rejection in rejected)
-    write_text(folder / "rejected.jsonl", lines)
+    rejected = sorted([*album.refused, *rejected, *strangers], key=lambda rejection: rejection.file)
+    total = len(album.photos) + len(album.refused)
+    write_lines(folder / "rejected.jsonl", [asdict(rejection) for rejection in rejected])
+    write_lines(folder / "photos.jsonl", [_photo_line(photo) for photo in photos])
     if len(photos) < settings.min_photos:
         raise PhotosError(
-            f"{len(photos)} of {len(files)} photos can be used, at least {settings.min_photos} are needed"
+            f"{len(photos)} of {total} photos can be used, at least {settings.min_photos} are needed"
             + "".join(f"\n  {r.file}: {r.reason} ({r.code})" for r in rejected),
             "add more photos of the person alone, at least 12; " + (rejected[0].hint if rejected else ""),
         )
@@ -79,19 +82,19 @@ def prepare(files: Sequence[Path], settings: Settings, eyes: Eyes, folder: Path,
         split = deal(groups, {p.name: p.sha256 for p in photos}, settings.select_share, settings.report_share)
         shown = write_samples([p for p in photos if p.name in split.fit], settings, eyes, folder, console)
     write_json(folder / "split.json", asdict(split))
-    return facts(files, rejected, split, shown)
+    return facts(total, photos, rejected, split, shown)
 
 
 def check_photos(
-    files: Sequence[Path], settings: Settings, eyes: Eyes, console: Console
+    files: Sequence[PhotoFile], settings: Settings, eyes: Eyes, console: Console
 ) -> tuple[list[Photo], list[Rejection]]:
     """The photos with one clear face, and the others with their reasons."""
     photos, rejected = [], []
-    for path in console.track(files, "checking photos", len(files)):
+    for file in console.track(files, "checking photos", len(files)):
         try:
-            photos.append(_checked(path, settings, eyes))
+            photos.append(_checked(file, settings, eyes))
         except UnusablePicture as problem:
-            rejected.append(Rejection(path.name, problem.code, problem.reason, problem.hint))
+            rejected.append(Rejection(file.name, problem.code, problem.reason, problem.hint))
     return photos, rejected
 
 
@@ -99,15 +102,15 @@ def same_person_only(photos: Sequence[Photo], same_person: float) -> tuple[list[
     """The photos near the folder's consensus, and a rejection for each of the others."""
     if len(photos) < 3:
         return list(photos), []
-    likeness = similarity_to_consensus([photo.embedding for photo in photos], same_person)
-    kept = [photo for photo, value in zip(photos, likeness, strict=True) if value >= same_person]
+    likeness, threshold = likeness_and_threshold([photo.embedding for photo in photos], same_person)
+    kept = [photo for photo, value in zip(photos, likeness, strict=True) if value >= threshold]
     others = [
         Rejection(
-            photo.name, "other-person", f"likeness {value:.2f} to the other photos, at least {same_person:g} is needed",
+            photo.name, "other-person", f"likeness {value:.2f} to the other photos, at least {threshold:.2f} is needed",
             "remove it, or lower prepare.same_person if it is the same person",
         )
         for photo, value in zip(photos, likeness, strict=True)
-        if value < same_person
+        if value < threshold
     ]  # fmt: skip
     return kept, others
 
@@ -138,7 +141,7 @@ def write_samples(
         )
         tiles.append(crop)
         shown.append(words)
-    write_text(folder / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(folder / "metadata.jsonl", lines)
     contact_sheet(tiles).save(folder / "sheet.png")
     return shown
 
@@ -154,16 +157,18 @@ def contact_sheet(tiles: Sequence[RGB]) -> Image.Image:
 
 
 def facts(
-    files: Sequence[Path], rejected: Sequence[Rejection], split: Split, shown: Sequence[Sequence[str]]
+    total: int,
+    photos: Sequence[Photo],
+    rejected: Sequence[Rejection],
+    split: Split,
+    shown: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
     """Counts for the log and the summary; no file names."""
     covered = coverage(shown)
-    codes: dict[str, int] = {}
-    for rejection in rejected:
-        codes[rejection.code] = codes.get(rejection.code, 0) + 1
     return {
-        "photos": len(files),
-        "rejected": codes,
+        "photos": total,
+        "rejected": dict(Counter(rejection.code for rejection in rejected)),
+        "warned": dict(Counter(code for photo in photos for code in photo.warnings)),
         "fit": len(split.fit),
         "select": len(split.select),
         "report": len(split.report),
@@ -180,18 +185,28 @@ def read_split(folder: Path) -> Split:
     return Split(tuple(said["fit"]), tuple(said["select"]), tuple(said["report"]), groups)
 
 
-def _checked(path: Path, settings: Settings, eyes: Eyes) -> Photo:
-    picture = open_picture(path, settings.max_pixels)
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One JSON object a line, the whole file or none."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _photo_line(photo: Photo) -> dict[str, Any]:
+    return {"file": photo.name, **photo.measured, "warnings": list(photo.warnings)}
+
+
+def _checked(file: PhotoFile, settings: Settings, eyes: Eyes) -> Photo:
+    picture = open_picture(file.path, settings.max_pixels)
     face = single_face(eyes.detector.detect(picture.rgb_u8), settings.limits)
-    clear = sharpness(picture.rgb_u8, face)
-    check_sharpness(clear, settings.limits)
+    quality = measure(picture.rgb_u8, face, picture.jpeg_quality)
+    warnings = check_quality(quality, settings.limits)
     return Photo(
-        name=path.name,
-        path=path,
-        sha256=sha256_of(path),
+        name=file.name,
+        path=file.path,
+        sha256=file.sha256,
         phash=perceptual_hash(picture.rgb_u8),
         second=picture.second,
         face=face,
         embedding=eyes.gate.embed(picture.rgb_u8, face),
-        sharpness=clear,
+        measured=asdict(quality),
+        warnings=warnings,
     )
