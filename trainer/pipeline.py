@@ -126,6 +126,8 @@ class Pipeline:
         }
         if self.adapter is not None:
             lock["adapter_sha256"] = self.adapter_sha256
+        if self.recipe.fit.warm_start is not None:
+            lock["warm_start_sha256"] = sha256_of(Path(self.recipe.fit.warm_start))
         run = open_run(folder, self.recipe.name, lock)
         if self.fresh:
             for name in STAGES:  # finished stages stay until their successors are whole
@@ -202,6 +204,8 @@ class Pipeline:
             "fit": f.model_dump(mode="json"),
             "base": self.base.sha256,
         }
+        if f.warm_start is not None:
+            inputs["warm_start"] = sha256_of(Path(f.warm_start))
         values = {name: getattr(f, name) for name in stage.Settings.__slots__ if name != "trigger"}
         settings = stage.Settings(self.recipe.prepare.trigger, **values)
 
@@ -279,9 +283,10 @@ class Pipeline:
             "export": self.recipe.export.model_dump(mode="json"),
         }
         step = stages[EVALUATE].facts["chosen_step"]
-        prepare, chosen = self.recipe.prepare, self.recipe.export
+        prepare, chosen, fitted = self.recipe.prepare, self.recipe.export, self.recipe.fit
+        rank = fitted.rank if fitted.init == "gaussian" else 2 * fitted.rank  # see `fit.lora.lora_tensors`
         settings = stage.Settings(
-            self.subject.name, prepare.trigger, prepare.class_word, self.recipe.fit.rank, chosen.dtype, chosen.kohya
+            self.subject.name, prepare.trigger, prepare.class_word, rank, chosen.dtype, chosen.kohya
         )
 
         def work(part: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Batch:
 def batch_of(cache: Cache, step: int, size: int, seed: int, levels: int, caption_dropout: float) -> Batch:
     """The batch of `step`: epochs are shuffled whole, so every sample is seen equally often; no state is kept."""
     rng = np.random.default_rng((seed, step))
-    rows = torch.from_numpy(_shuffled_rows(len(cache.latents), step, size, seed))
+    rows = torch.from_numpy(rows_of(len(cache.latents), step, size, seed))
     views = torch.from_numpy(rng.integers(cache.latents.shape[1], size=size))
     wordings = torch.from_numpy(rng.integers(cache.text.shape[2], size=size))
     text = cache.text[rows, views, wordings].clone()
@@ -42,7 +42,8 @@ def batch_of(cache: Cache, step: int, size: int, seed: int, levels: int, caption
     )
 
 
-def _shuffled_rows(count: int, step: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def rows_of(count: int, step: int, size: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Which of `count` samples each row of the batch of `step` is."""
     positions = np.arange(step * size, (step + 1) * size)
     epochs = {int(e): np.random.default_rng((seed, 1, int(e))).permutation(count) for e in set(positions // count)}
     return np.array([epochs[int(p // count)][p % count] for p in positions], np.int64)

@@ -10,6 +10,7 @@ from trainer.bases.base import Base
 from trainer.fit.batches import Batch
 
 Tensor = torch.Tensor
+MIN_SNR = 1e-3  # below, a schedule that ends in pure noise would weigh without bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +58,34 @@ def noised(alphas: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) ->
     return kept.sqrt() * latents + (1 - kept).sqrt() * noise
 
 
-def diffusion_loss(base: Base, given: Examples, min_snr_gamma: float | None) -> Tensor:
-    """(n,) mean squared error of each row, weighted by place (the face) and by noise level (min-SNR)."""
+def diffusion_loss(base: Base, given: Examples, weighting: str, min_snr_gamma: float | None) -> Tensor:
+    """(n,) mean squared error of each row, weighted by place (the face) and by noise level.
+
+    Args:
+        weighting: `uniform`, `min_snr` (with its gamma) or `debiased`.
+    """
     error = (base.predict(given.noisy, given.timesteps, given.text) - given.wanted).square() * given.weight
     per_row = error.mean(dim=(1, 2, 3))
-    if min_snr_gamma is None:
+    if weighting == "uniform":
         return per_row
     kept = base.alphas.to(per_row.device)[given.timesteps]
-    return per_row * min_snr_weight(kept, min_snr_gamma, base.prediction == "v_prediction")
+    velocity = base.prediction == "v_prediction"
+    if weighting == "debiased":
+        return per_row * debiased_weight(kept, velocity)
+    assert min_snr_gamma is not None, "the recipe sees to it"
+    return per_row * min_snr_weight(kept, min_snr_gamma, velocity)
 
 
 def min_snr_weight(alphas: Tensor, gamma: float, velocity: bool) -> Tensor:
     """(n,) min(SNR, gamma) / SNR for noise prediction, / (SNR + 1) for velocity (arXiv 2303.09556, section 3.4)."""
     snr = alphas / (1 - alphas)
     return snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
+
+
+def debiased_weight(alphas: Tensor, velocity: bool) -> Tensor:
+    """(n,) 1 / sqrt(SNR) for noise prediction (arXiv 2310.08442), sqrt(SNR) / (SNR + 1) for velocity.
+
+    Both weigh the same error: that of the noise is SNR / (SNR + 1) times that of the velocity.
+    """
+    snr = (alphas / (1 - alphas)).clamp(min=MIN_SNR)
+    return snr.sqrt() / (snr + 1 if velocity else snr)
