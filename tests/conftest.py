@@ -118,17 +118,22 @@ def fast(random_base: Path) -> list[str]:
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
+    """A prepared imagefolder: see `write_samples`."""
+    return write_samples(tmp_path)
+
+
+def write_samples(folder: Path) -> Path:
     """A prepared imagefolder of two pictures: a ramp, which is not its own mirror image, and noise."""
-    (tmp_path / "images").mkdir()
+    (folder / "images").mkdir()
     ramp = np.tile(np.arange(128, dtype=np.uint8)[None, :, None], (128, 1, 3))
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     text = "photo of ohwx person, turned left"
     rows = []
     for index, picture in enumerate((ramp, noise)):
-        Image.fromarray(picture).save(tmp_path / f"images/{index}.png")
+        Image.fromarray(picture).save(folder / f"images/{index}.png")
         rows.append({"file_name": f"images/{index}.png", "text": text, "face_box": [0, 0, 0.25, 1]})
-    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 
 from trainer.bases.base import Base, get_base
 from trainer.fit.batches import Batch
-from trainer.fit.lora import add_lora
-from trainer.fit.objective import diffusion_loss, examples_of, joined, min_snr_weight
+from trainer.fit.lora import Shape, add_lora
+from trainer.fit.objective import debiased_weight, diffusion_loss, examples_of, joined, min_snr_weight
 
 ALPHAS = torch.tensor([0.5, 0.9, 0.99, 0.1])
 SNR = [1.0, 9.0, 99.0, 1 / 9]
@@ -24,6 +24,25 @@ def test_min_snr_of_noise_prediction_is_capped_over_snr() -> None:
 def test_min_snr_of_velocity_has_one_more_below() -> None:
     wanted = torch.tensor([1 / 2, 5 / 10, 5 / 100, (1 / 9) / (10 / 9)])
     torch.testing.assert_close(min_snr_weight(ALPHAS, 5.0, velocity=True), wanted, rtol=1e-4, atol=0)
+
+
+def test_debiased_weights_of_noise_and_of_velocity() -> None:
+    torch.testing.assert_close(
+        debiased_weight(ALPHAS, velocity=False), torch.tensor([1.0, 1 / 3, 99**-0.5, 3.0]), rtol=1e-4, atol=0
+    )
+    wanted = torch.tensor([1 / 2, 3 / 10, 99**0.5 / 100, (1 / 3) / (10 / 9)])
+    torch.testing.assert_close(debiased_weight(ALPHAS, velocity=True), wanted, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("velocity", [True, False])
+def test_a_schedule_that_ends_in_pure_noise_is_weighed_with_a_number(velocity: bool) -> None:
+    assert bool(torch.isfinite(debiased_weight(torch.tensor([0.0]), velocity)).all())
+
+
+def test_weights_of_noise_and_of_velocity_weigh_the_same_error() -> None:
+    noise_over_velocity = ALPHAS  # SNR / (SNR + 1): an error in the velocity makes this share of it in the noise
+    for weight in (debiased_weight, lambda alphas, velocity: min_snr_weight(alphas, 5.0, velocity)):
+        torch.testing.assert_close(weight(ALPHAS, True), weight(ALPHAS, False) * noise_over_velocity)
 
 
 @pytest.fixture
@@ -50,7 +69,7 @@ def by_hand(base: Base, given: Batch) -> torch.Tensor:
 @torch.no_grad()
 def test_the_loss_is_the_mean_squared_error_of_the_velocity(base: Base) -> None:
     given = batch(base)
-    loss = diffusion_loss(base, examples_of(base, given), None)
+    loss = diffusion_loss(base, examples_of(base, given), "uniform", None)
     torch.testing.assert_close(loss, by_hand(base, given).mean((1, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
@@ -63,21 +82,29 @@ def test_places_and_noise_levels_are_weighted(base: Base) -> None:
     levels = torch.minimum(snr, torch.tensor(5.0)) / (snr + 1)
     errors = by_hand(base, given)
     errors[:, :, :8] = 0
-    loss = diffusion_loss(base, examples_of(base, replace(given, weight=weight)), 5.0)
+    loss = diffusion_loss(base, examples_of(base, replace(given, weight=weight)), "min_snr", 5.0)
     torch.testing.assert_close(loss, errors.mean((1, 2, 3)) * levels, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_debiased_loss_is_the_weighted_one(base: Base) -> None:
+    given = batch(base)
+    levels = debiased_weight(base.alphas[given.timesteps], velocity=True)
+    loss = diffusion_loss(base, examples_of(base, given), "debiased", None)
+    torch.testing.assert_close(loss, by_hand(base, given).mean((1, 2, 3)) * levels, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_joined_rows_are_those_of_the_parts(base: Base) -> None:
     whole = examples_of(base, batch(base))
     again = joined([whole.rows(torch.tensor([2])), whole.rows(torch.tensor([0, 3]))])
-    both = diffusion_loss(base, again, None)
-    torch.testing.assert_close(both, diffusion_loss(base, whole, None)[[2, 0, 3]], rtol=1e-4, atol=1e-5)
+    both = diffusion_loss(base, again, "uniform", None)
+    torch.testing.assert_close(both, diffusion_loss(base, whole, "uniform", None)[[2, 0, 3]], rtol=1e-4, atol=1e-5)
 
 
 def test_the_gradient_reaches_the_adapter_and_nothing_else(base: Base) -> None:
-    parameters = add_lora(base.denoiser, 4, 4.0, base.lora_targets("attention+conv"), 0)
-    diffusion_loss(base, examples_of(base, batch(base)), 5.0).sum().backward()
+    parameters = list(add_lora(base.denoiser, Shape(4, 4.0, base.lora_targets("attention+conv")), 0).values())
+    diffusion_loss(base, examples_of(base, batch(base)), "min_snr", 5.0).sum().backward()
     moved = [parameter.grad is not None and bool(parameter.grad.any()) for parameter in parameters]
     assert sum(moved) == len(parameters) // 2  # B moves first: while it is zero, A has no gradient
     assert all(p.grad is None for p in base.denoiser.parameters() if not p.requires_grad)

@@ -7,7 +7,7 @@ import torch
 
 from trainer.bases.base import Base, get_base
 from trainer.fit.cache import Cache, build_cache, class_caption, read_samples
-from trainer.fit.lora import add_lora
+from trainer.fit.lora import Shape, add_lora
 from trainer.fit.objective import Examples, diffusion_loss
 from trainer.fit.prior import build_prior, prior_rows
 
@@ -79,16 +79,17 @@ def test_an_untouched_adapter_has_no_loss_on_it_and_a_moved_one_learns_it_back(
     random_base: Path, prior: Examples
 ) -> None:
     base = get_base("portrait-tiny", str(random_base))
-    parameters = add_lora(base.denoiser, 4, 4.0, base.lora_targets("attention+conv"), 0)
+    shape = Shape(4, 4.0, base.lora_targets("attention+conv"))
+    parameters = list(add_lora(base.denoiser, shape, 0).values())
     with torch.no_grad():
-        assert float(diffusion_loss(base, prior, None).mean()) < 1e-6
+        assert float(diffusion_loss(base, prior, "uniform", None).mean()) < 1e-6
         for parameter in parameters:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-        moved = float(diffusion_loss(base, prior, None).mean())
+        moved = float(diffusion_loss(base, prior, "uniform", None).mean())
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     for step in range(15):
-        diffusion_loss(base, prior_rows(prior, step, 8, 0), None).mean().backward()
+        diffusion_loss(base, prior_rows(prior, step, 8, 0), "uniform", None).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        assert float(diffusion_loss(base, prior, None).mean()) < 0.7 * moved
+        assert float(diffusion_loss(base, prior, "uniform", None).mean()) < 0.7 * moved
