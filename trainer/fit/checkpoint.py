@@ -94,17 +94,16 @@ def load_state(folder: Path, trained: Trained, console: Console) -> tuple[int, f
 
 
 def truncate_metrics(folder: Path, step: int) -> None:
-    """Drop the lines of steps that will be made again, and a line that was cut off."""
-    path = folder / METRICS
-    if path.is_file():
-        kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                break
-        write_text(path, "".join(kept))
+    """Drop the lines of steps that will be made again, and a line that was cut off; an empty file where none is."""
+    path, kept = folder / METRICS, []
+    path.touch()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            break
+    write_text(path, "".join(kept))
 
 
 def remove_states(folder: Path) -> None:
