@@ -11,19 +11,26 @@ from trainer.fit.batches import Batch
 from trainer.fit.lora import add_lora
 from trainer.fit.objective import diffusion_loss, examples_of, joined, min_snr_weight
 
-ALPHAS = torch.tensor([0.5, 0.9, 0.99, 0.1])
-SNR = [1.0, 9.0, 99.0, 1 / 9]
+SNR = torch.tensor([1.0, 9.0, 99.0, 1 / 9])
 
 
 def test_min_snr_of_noise_prediction_is_capped_over_snr() -> None:
     wanted = torch.tensor([min(snr, 5.0) / snr for snr in SNR])
-    torch.testing.assert_close(min_snr_weight(ALPHAS, 5.0, velocity=False), wanted, rtol=1e-4, atol=0)
+    torch.testing.assert_close(min_snr_weight(SNR, 5.0, "epsilon"), wanted, rtol=1e-4, atol=0)
     torch.testing.assert_close(wanted, torch.tensor([1.0, 5 / 9, 5 / 99, 1.0]))
 
 
 def test_min_snr_of_velocity_has_one_more_below() -> None:
     wanted = torch.tensor([1 / 2, 5 / 10, 5 / 100, (1 / 9) / (10 / 9)])
-    torch.testing.assert_close(min_snr_weight(ALPHAS, 5.0, velocity=True), wanted, rtol=1e-4, atol=0)
+    torch.testing.assert_close(min_snr_weight(SNR, 5.0, "v_prediction"), wanted, rtol=1e-4, atol=0)
+
+
+def test_min_snr_of_a_flow_weighs_the_error_in_the_picture() -> None:
+    sigma = torch.tensor([0.5, 0.25, 0.1, 0.75])
+    snr = ((1 - sigma) / sigma) ** 2
+    error = 0.3  # of the velocity; the picture is noisy - sigma * velocity, so its error is sigma times that
+    weighted = min_snr_weight(snr, 5.0, "flow") * error**2
+    torch.testing.assert_close(weighted, snr.clamp(max=5.0) * (sigma * error) ** 2)
 
 
 @pytest.fixture
@@ -41,9 +48,10 @@ def batch(base: Base, size: int = 4) -> Batch:
 def by_hand(base: Base, given: Batch) -> torch.Tensor:
     """(n, 4, 16, 16) squared errors of the velocity, written out sample by sample."""
     rows = []
-    for z, noise, t, text in zip(given.latents, given.noise, given.timesteps, given.text, strict=True):
-        a, b = base.alphas[t].sqrt(), (1 - base.alphas[t]).sqrt()
-        rows.append((base.predict((a * z + b * noise)[None], t[None], text[None])[0] - (a * noise - b * z)) ** 2)
+    for row, (z, noise, t) in enumerate(zip(given.latents, given.noise, given.timesteps, strict=True)):
+        a, b = base.schedule.signal[t], base.schedule.noise[t]
+        text = given.text[torch.tensor([row])]
+        rows.append((base.predict((a * z + b * noise)[None], t[None], text)[0] - (a * noise - b * z)) ** 2)
     return torch.stack(rows)
 
 
@@ -59,7 +67,7 @@ def test_places_and_noise_levels_are_weighted(base: Base) -> None:
     given = batch(base)
     weight = torch.ones(4, 1, 16, 16)
     weight[:, :, :8] = 0
-    snr = base.alphas[given.timesteps] / (1 - base.alphas[given.timesteps])
+    snr = (base.schedule.signal / base.schedule.noise)[given.timesteps] ** 2
     levels = torch.minimum(snr, torch.tensor(5.0)) / (snr + 1)
     errors = by_hand(base, given)
     errors[:, :, :8] = 0

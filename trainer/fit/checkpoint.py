@@ -18,11 +18,11 @@ METRICS = "metrics.jsonl"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save_checkpoint(folder: Path, step: int, denoiser: torch.nn.Module, scale: float) -> None:
+def save_checkpoint(folder: Path, step: int, denoiser: torch.nn.Module, scale: float, component: str) -> None:
     """Write checkpoints/step-NNNNNN/adapter.safetensors."""
     target = folder / "checkpoints" / f"step-{step:06d}"
     target.mkdir(parents=True, exist_ok=True)
-    write_adapter(target / ADAPTER, lora_tensors(denoiser, scale), {"format": "pt"})
+    write_adapter(target / ADAPTER, lora_tensors(denoiser, scale, component), {"format": "pt"})
 
 
 def find_checkpoints(folder: Path) -> list[Checkpoint]:

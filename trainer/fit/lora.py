@@ -10,7 +10,6 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model,
 
 Tensor = torch.Tensor
 NAME = "default"
-PREFIX = "unet."
 
 
 def add_lora(denoiser: torch.nn.Module, rank: int, alpha: float, targets: Sequence[str], seed: int) -> list[Tensor]:
@@ -23,22 +22,25 @@ def add_lora(denoiser: torch.nn.Module, rank: int, alpha: float, targets: Sequen
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, denoiser, adapter_name=NAME)
-    return [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    parameters: list[Tensor] = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.data = parameter.data.float()  # the optimizer's small steps vanish in a base's bf16
+    return parameters
 
 
-def lora_tensors(denoiser: torch.nn.Module, scale: float) -> dict[str, Tensor]:
-    """Copies of the adapter's tensors under diffusers' names, with alpha / rank folded into B.
+def lora_tensors(denoiser: torch.nn.Module, scale: float, component: str = "unet") -> dict[str, Tensor]:
+    """Copies of the adapter's tensors under diffusers' names, which begin with `component`, alpha / rank folded into B.
 
     Folded, the file means the same to loaders that read an alpha and to those that assume alpha = rank.
     """
     state = get_peft_model_state_dict(denoiser, adapter_name=NAME)
     return {
-        f"{PREFIX}{name}": (tensor * scale if "lora_B" in name else tensor).detach().cpu().clone()
+        f"{component}.{name}": (tensor * scale if "lora_B" in name else tensor).detach().cpu().clone()
         for name, tensor in state.items()
     }
 
 
 def restore_lora(denoiser: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put tensors that `lora_tensors` took with scale 1 back."""
-    state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+    state = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
     set_peft_model_state_dict(denoiser, state, adapter_name=NAME)

@@ -23,7 +23,7 @@ from trainer.fit.cache import Cache, build_cache, class_caption, read_samples, w
 from trainer.fit.checkpoint import METRICS, STATE, load_state, save_checkpoint, save_state
 from trainer.fit.lora import add_lora
 from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
-from trainer.fit.prior import BATCH, build_prior, prior_rows
+from trainer.fit.prior import BATCH, Prior, build_prior, prior_rows
 
 VERSION = 2
 STATE_EVERY_S = 20.0
@@ -52,6 +52,7 @@ class Settings:
     prior_batch: int
     prior_rows: int
     prior_pictures: int
+    noise_levels: str
     mirror: bool
     max_grad_norm: float
     seed: int
@@ -65,6 +66,7 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
     with console.progress("encoding samples", len(found)) as tick:
         cache = build_cache(found, wordings, base, settings.mirror, settings.face_weight, tick)
     prior = _prior(base, cache, wordings, settings, console)
+    base.release()
     parameters = add_lora(
         base.denoiser, settings.rank, settings.alpha, base.lora_targets(settings.targets), settings.seed
     )
@@ -85,7 +87,7 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
     }
 
 
-def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, console: Console) -> Examples | None:
+def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, console: Console) -> Prior | None:
     """The base's own answers, where the recipe asks for them."""
     if not s.prior_batch:
         return None
@@ -98,7 +100,7 @@ def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, con
 class _Loop:
     base: Base
     cache: Cache
-    prior: Examples | None
+    prior: Prior | None
     settings: Settings
     folder: Path
     accelerator: Accelerator
@@ -124,7 +126,7 @@ class _Loop:
                     tick(0, f"loss {loss:.4f}")
                 at_checkpoint = step % s.checkpoint_every == 0 or step == s.steps
                 if at_checkpoint:
-                    save_checkpoint(self.folder, step, self.base.denoiser, s.alpha / s.rank)
+                    save_checkpoint(self.folder, step, self.base.denoiser, s.alpha / s.rank, self.base.component)
                 # A state is only saved where the mean loss starts anew, so that the metrics resume alike too.
                 due = time.monotonic() - saved_at > STATE_EVERY_S and step % METRICS_EVERY == 0
                 if due and step < s.steps:
@@ -151,7 +153,8 @@ class _Loop:
 
     def _examples(self, step: int) -> Examples:
         s = self.settings
-        batch = batch_of(self.cache, step, s.batch_size, s.seed, len(self.base.alphas), s.caption_dropout)
+        levels = len(self.base.schedule)
+        batch = batch_of(self.cache, step, s.batch_size, s.seed, levels, s.caption_dropout, s.noise_levels)
         samples = examples_of(self.base, batch)
         if self.prior is None:
             return samples
