@@ -1,4 +1,4 @@
-"""Every family alike: encode, target, a step that lowers the loss, and a file that its stock pipeline draws the same."""
+"""Every family alike: encode, target, a step that lowers the loss, and a file that its stock pipeline reads alike."""
 
 import weakref
 from collections.abc import Callable

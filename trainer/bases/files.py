@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
@@ -18,6 +19,10 @@ from trainer.errors import MissingPartError, UsageError
 SINGLE = ".safetensors"
 PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 CHUNK_BYTES = 1 << 24
+# A file of other tensors than its config promises surfaces as whichever of these its reader meets first.
+UNREADABLE = (
+    OSError, ValueError, SafetensorError, SingleFileComponentError, RuntimeError, LookupError, TypeError, AttributeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,7 @@ def load_pipeline(kind: Any, source: Source, dtype: torch.dtype = torch.float32,
             return _from_single_file(kind, source, dtype)
         kinds = {"default": dtype, "vae": torch.float32}
         return kind.from_pretrained(source.path, dtype=kinds, revision=source.revision, use_safetensors=True, **options)
-    # A file of other tensors than the config promises surfaces as whichever of these its reader meets first.
-    except (OSError, ValueError, SafetensorError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise MissingPartError(f"base {source.path} cannot be loaded: {first}", _hint(source)) from None
 
