@@ -21,7 +21,8 @@ PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 CHUNK_BYTES = 1 << 24
 # A file of other tensors than its config promises surfaces as whichever of these its reader meets first.
 UNREADABLE = (
-    OSError, ValueError, SafetensorError, SingleFileComponentError, RuntimeError, LookupError, TypeError, AttributeError,
+    SafetensorError, SingleFileComponentError,
+    OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError,
 )  # fmt: skip
 
 
