@@ -140,11 +140,68 @@ def save_flux(folder: Path) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
+def qwen(hidden: int, layers: int) -> tuple[Any, Any]:
+    """A language model and its tokenizer, which spells every word and knows the chat template's marks."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = Qwen2TokenizerFast(
+        vocab={letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()))}, merges=[]
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "<|im_start|>assistant\n"
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=hidden // 2, max_position_embeddings=512,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config), tokenizer
+
+
+def save_flux2_klein(folder: Path) -> None:
+    """Latents in squares, normalised by what the VAE counted; three layers of a language model."""
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
+    from diffusers import Flux2Transformer2DModel as Transformer
+
+    text_encoder, tokenizer = qwen(hidden=8, layers=28)  # it is asked for its layers 9, 18 and 27
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=8, sample_size=128,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    transformer = Transformer(
+        in_channels=32, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+    )  # fmt: skip
+    Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True), vae=vae,
+        text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer,
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def save_z_image(folder: Path) -> None:
+    """Texts of their own length, and a flow that is told and answers the other way round."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+
+    text_encoder, tokenizer = qwen(hidden=16, layers=2)
+    transformer = ZImageTransformer2DModel(
+        dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16, axes_dims=[4, 4, 8],
+        axes_lens=[512, 64, 64],
+    )  # fmt: skip
+    ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=autoencoder(16, 0.3611, 0.1159),
+        text_encoder=text_encoder.model, tokenizer=tokenizer, transformer=transformer,
+    ).save_pretrained(folder)  # fmt: skip
+
+
 SAVERS: dict[str, Callable[[Path], None]] = {
     "sd15": save_sd15,
     "sdxl": save_sdxl,
     "sd3": save_sd3,
     "flux1": save_flux,
+    "flux2-klein": save_flux2_klein,
+    "z-image": save_z_image,
 }
 
 

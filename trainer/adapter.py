@@ -82,7 +82,7 @@ def loading_lines(base: str, adapter: Path, prompt: str, guidance: float) -> str
     return (
         f"pipe = diffusers.{call}\n"
         f'pipe.load_lora_weights("{adapter.parent}", weight_name="{adapter.name}")\n'
-        f'pipe("{prompt}", guidance_scale={guidance:g}).images[0].save("picture.png")'
+        f'pipe(prompt="{prompt}", guidance_scale={guidance:g}).images[0].save("picture.png")'
     )
 
 

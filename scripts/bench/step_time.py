@@ -40,6 +40,10 @@ SD35_MEDIUM = {
     "pooled_projection_dim": 2048, "out_channels": 16, "pos_embed_max_size": 384, "qk_norm": "rms_norm",
     "dual_attention_layers": tuple(range(13)),
 }  # fmt: skip
+FLUX2_KLEIN_4B = {
+    "num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680,
+    "guidance_embeds": False,
+}  # fmt: skip
 RANK = 16
 
 
@@ -226,16 +230,18 @@ def peak_bytes() -> int:
 
 def count() -> None:
     """Parameters of the denoisers, and of rank-16 adapters on their attention and on all their layers."""
-    from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+    import diffusers
     from peft import LoraConfig, inject_adapter_in_model
 
-    from trainer.bases import flux, latent_unet, sd3
+    from trainer.bases import flux, flux2, latent_unet, sd3, z_image
 
     shapes = {
-        "sd15": (UNet2DConditionModel, SD15, latent_unet.TARGETS),
-        "sdxl": (UNet2DConditionModel, SDXL, latent_unet.TARGETS),
-        "sd35-medium": (SD3Transformer2DModel, SD35_MEDIUM, sd3.TARGETS),
-        "flux1-dev": (FluxTransformer2DModel, {"guidance_embeds": True}, flux.TARGETS),
+        "sd15": (diffusers.UNet2DConditionModel, SD15, latent_unet.TARGETS),
+        "sdxl": (diffusers.UNet2DConditionModel, SDXL, latent_unet.TARGETS),
+        "sd35-medium": (diffusers.SD3Transformer2DModel, SD35_MEDIUM, sd3.TARGETS),
+        "flux1-dev": (diffusers.FluxTransformer2DModel, {"guidance_embeds": True}, flux.TARGETS),
+        "flux2-klein": (diffusers.Flux2Transformer2DModel, FLUX2_KLEIN_4B, flux2.TARGETS),
+        "z-image": (diffusers.ZImageTransformer2DModel, {}, z_image.TARGETS),
     }
     for name, (kind, config, targets) in shapes.items():
         said = [name]

@@ -21,6 +21,8 @@ FAMILIES = {
     "sdxl": ("sdxl", "SDXL"),
     "sd3": ("sd3", "SD3"),
     "flux1": ("flux", "FLUX1"),
+    "flux2-klein": ("flux2", "FLUX2_KLEIN"),
+    "z-image": ("z_image", "Z_IMAGE"),
 }
 EMBEDDED = Path(__file__).resolve().parent / "portrait_tiny"
 Tensor = torch.Tensor

@@ -27,6 +27,21 @@ AT_ONCE_PX = 8 * 512**2  # pixels of the pictures that are made or asked about a
 SHARE_OF_GPU = 0.5  # of its memory that all parts may fill together
 
 
+def scaled(vae: Any, latents: Tensor) -> Tensor:
+    """From the VAE's scale to the denoiser's, the inverse of what the pipelines do before decoding."""
+    config = vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is not None and std is not None:
+        latents = (latents - _channels(mean, latents)) / _channels(std, latents)
+    shift: float = getattr(config, "shift_factor", None) or 0.0
+    scale: float = config.scaling_factor
+    return (latents - shift) * scale
+
+
+def _channels(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values).view(1, -1, 1, 1).to(like)
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """What sets a family of models apart.
@@ -41,6 +56,8 @@ class Family:
         half: whether bf16 weights are held in bf16; else they stay fp32 and only the arithmetic is bf16.
         channels_last: whether the denoiser is faster in that memory format: convolutions are.
         options: for the class's `from_pretrained`.
+        encode_latents: (vae, latents on its own scale) to those on the denoiser's.
+        native_px: side of the pictures it was made for, where its files do not say.
         single_file: whether the class reads checkpoint files in their makers' layout.
     """
 
@@ -53,6 +70,8 @@ class Family:
     half: bool = True
     channels_last: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    encode_latents: Callable[[Any, Tensor], Tensor] = scaled
+    native_px: int | None = None
     single_file: bool = False
 
 
@@ -75,7 +94,7 @@ class StockBase:
         if family.channels_last:
             self.denoiser.to(memory_format=torch.channels_last)
         self._config = self.denoiser.config
-        self.size_px = size_px or _native_px(self._pipeline, self._config)
+        self.size_px = size_px or family.native_px or _native_px(self._pipeline, self._config)
         step_px = PATCH * self._pipeline.vae_scale_factor
         if self.size_px % step_px:
             raise UsageError(f"base.size_px: {self.size_px} is no multiple of {step_px}, as base {name} needs")
@@ -96,7 +115,7 @@ class StockBase:
         rows = []
         for picture in rgb_u8:  # one by one: a row's bits must not depend on its neighbours
             pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float().div_(127.5).sub_(1)
-            rows.append(_scaled(vae.encode(pixels.to(self._device)).latent_dist.mode(), vae.config))
+            rows.append(self._family.encode_latents(vae, vae.encode(pixels.to(self._device)).latent_dist.mode()))
         return torch.cat(rows).float().cpu()
 
     @torch.no_grad()
@@ -183,20 +202,6 @@ def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
 def _native_px(pipeline: Any, config: Any) -> int:
     side = getattr(pipeline, "default_sample_size", None) or config.sample_size
     return int(side * pipeline.vae_scale_factor)
-
-
-def _scaled(latents: Tensor, config: Any) -> Tensor:
-    """From the VAE's scale to the denoiser's, the inverse of what the pipelines do before decoding."""
-    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-    if mean is not None and std is not None:
-        latents = (latents - _channels(mean, latents)) / _channels(std, latents)
-    shift: float = getattr(config, "shift_factor", None) or 0.0
-    scale: float = config.scaling_factor
-    return (latents - shift) * scale
-
-
-def _channels(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values).view(1, -1, 1, 1).to(like)
 
 
 def _place(pipeline: Any, device: torch.device) -> None:
