@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_bases import SAVERS
+from tiny_bases import SAVERS, save_sd3
 
 from trainer.adapter import write_adapter
 from trainer.bases.base import Base, get_base
@@ -51,11 +51,11 @@ def stock_picture(pipeline: Any) -> RGB:
     return (image * 255).round().astype(np.uint8)
 
 
-def stock(folder: Path) -> Any:
+def stock(folder: Path, **parts: Any) -> Any:
     """What any user would load."""
     from diffusers import DiffusionPipeline
 
-    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline = DiffusionPipeline.from_pretrained(folder, **parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -96,6 +96,17 @@ def fit(base: Base, file: Path, steps: int) -> Fitted:
 
 def test_a_picture_is_that_of_the_stock_pipeline(name: str, folder: Path) -> None:
     assert np.abs(picture(load(name, folder)).astype(int) - stock_picture(stock(folder))).max() <= 1
+
+
+def test_sd3_does_without_t5(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_sd3(tmp_path / "sd3", t5=False)
+    base = load("sd3", tmp_path / "sd3")
+    pipeline = stock(
+        tmp_path / "sd3", text_encoder_3=None, tokenizer_3=None, image_encoder=None, feature_extractor=None
+    )
+    assert np.abs(picture(base).astype(int) - stock_picture(pipeline)).max() <= 1
+    assert not base.encode_texts(WORDS).text[:, 32:].any()  # where T5's tokens would be
 
 
 def test_a_row_s_bits_do_not_depend_on_its_neighbours(name: str, folder: Path) -> None:

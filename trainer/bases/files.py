@@ -71,8 +71,10 @@ def load_pipeline(kind: Any, source: Source, dtype: torch.dtype = torch.float32,
     try:
         if source.single:
             return _from_single_file(kind, source, dtype)
-        kinds = {"default": dtype, "vae": torch.float32}
-        return kind.from_pretrained(source.path, dtype=kinds, revision=source.revision, use_safetensors=True, **options)
+        index = kind.load_config(source.path, revision=source.revision)
+        absent = {name: None for name, part in index.items() if isinstance(part, list) and part[0] is None}
+        options = absent | options | {"dtype": {"default": dtype, "vae": torch.float32}}
+        return kind.from_pretrained(source.path, revision=source.revision, use_safetensors=True, **options)
     except UNREADABLE as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise MissingPartError(f"base {source.path} cannot be loaded: {first}", _hint(source)) from None
