@@ -14,6 +14,7 @@ from tiny_bases import SAVERS, save_sd3
 from trainer.adapter import write_adapter
 from trainer.bases.base import Base, get_base
 from trainer.bases.conditioning import Conditioning
+from trainer.bases.flux import unpacked
 from trainer.fit.batches import Batch
 from trainer.fit.lora import add_lora, lora_tensors
 from trainer.fit.objective import Examples, diffusion_loss, examples_of
@@ -161,6 +162,34 @@ def test_noising_and_target_are_the_scheduler_s(name: str, folder: Path) -> None
     torch.testing.assert_close(noisy, plain.add_noise(latents, noise, levels), rtol=1e-5, atol=1e-5)
     velocity = base.schedule.prediction == "v_prediction"
     torch.testing.assert_close(target, plain.get_velocity(latents, noise, levels) if velocity else noise)
+
+
+def test_an_answer_is_the_one_that_the_stock_pipeline_steps_by(name: str, folder: Path) -> None:
+    base, pipeline = load(name, folder), stock(folder)
+    given: list[tuple[torch.Tensor, ...]] = []
+    step = pipeline.scheduler.step
+
+    def record(answer: torch.Tensor, time: torch.Tensor, sample: torch.Tensor, **options: Any) -> Any:
+        seen = pipeline.scheduler.scale_model_input(sample, time) if name in ("sd15", "sdxl") else sample
+        given.append((answer, time, seen))
+        return step(answer, time, sample, **options)
+
+    pipeline.scheduler.step = record
+    generator = torch.Generator().manual_seed(7)
+    pipeline(prompt=WORDS[0], guidance_scale=0.0 if name == "z-image" else 1.0, generator=generator, **TO_PICTURE)
+    (answer, time, seen), *_ = given
+    level = (base.schedule.times - time).abs().argmin()[None]
+    assert float(base.schedule.times[level]) == pytest.approx(float(time), abs=1e-2)
+    with torch.no_grad():
+        again = base.predict(as_latents(name, seen), level, base.encode_texts(WORDS[:1]))
+    torch.testing.assert_close(again, as_latents(name, answer), rtol=1e-3, atol=1e-4)
+
+
+def as_latents(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """(1, channels, height, width) of what some pipelines keep as tokens, of 128 px."""
+    if name == "flux1":
+        return unpacked(tensor, 16, 16)
+    return tensor.transpose(1, 2).reshape(1, 32, 8, 8) if name == "flux2-klein" else tensor
 
 
 def test_the_empty_caption_is_what_guidance_leads_away_from(name: str, folder: Path) -> None:
