@@ -140,10 +140,10 @@ def save_flux(folder: Path) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
-def qwen(hidden: int, layers: int) -> tuple[Any, Any]:
-    """A language model and its tokenizer, which spells every word and knows the chat template's marks."""
+def qwen_tokenizer() -> Any:
+    """Every word is spelled, and the chat template's marks are known."""
     from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import Qwen2TokenizerFast
 
     tokenizer = Qwen2TokenizerFast(
         vocab={letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()))}, merges=[]
@@ -151,6 +151,14 @@ def qwen(hidden: int, layers: int) -> tuple[Any, Any]:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     said = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     tokenizer.chat_template = said + "<|im_start|>assistant\n"
+    return tokenizer
+
+
+def qwen(hidden: int, layers: int) -> tuple[Any, Any]:
+    """A language model and its tokenizer."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = qwen_tokenizer()
     config = Qwen3Config(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
         num_attention_heads=2, num_key_value_heads=2, head_dim=hidden // 2, max_position_embeddings=512,
@@ -195,6 +203,31 @@ def save_z_image(folder: Path) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
+def save_qwen_image(folder: Path) -> None:
+    """Latents of a video of one frame, packed; texts of their own length; guidance by another name."""
+    from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImagePipeline
+    from diffusers import QwenImageTransformer2DModel as Transformer
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    tokenizer = qwen_tokenizer()
+    words = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 1024,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+    }  # fmt: skip
+    eyes = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    text_encoder = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=words, vision_config=eyes))
+    transformer = Transformer(
+        in_channels=64, out_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=AutoencoderKLQwenImage(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1), text_encoder=text_encoder,
+        tokenizer=tokenizer, transformer=transformer,
+    ).save_pretrained(folder)  # fmt: skip
+
+
 SAVERS: dict[str, Callable[[Path], None]] = {
     "sd15": save_sd15,
     "sdxl": save_sdxl,
@@ -202,6 +235,7 @@ SAVERS: dict[str, Callable[[Path], None]] = {
     "flux1": save_flux,
     "flux2-klein": save_flux2_klein,
     "z-image": save_z_image,
+    "qwen-image": save_qwen_image,
 }
 
 

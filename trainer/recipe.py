@@ -33,7 +33,9 @@ class Section(BaseModel):
 class BaseModelSection(Section):
     """Which diffusion model is tuned."""
 
-    name: Literal["portrait-tiny", "sd15", "sdxl", "sd3", "flux1", "flux2-klein", "z-image"] = "portrait-tiny"
+    name: Literal["portrait-tiny", "sd15", "sdxl", "sd3", "flux1", "flux2-klein", "z-image", "qwen-image"] = (
+        "portrait-tiny"
+    )
     """Base family. `portrait-tiny` is shipped; the others are loaded from `path`. `sd3` is 3 and 3.5."""
     path: str | None = None
     """Folder or hub name of diffusers files, or a .safetensors checkpoint (sd15, sdxl). None: the shipped files."""

@@ -233,7 +233,7 @@ def count() -> None:
     import diffusers
     from peft import LoraConfig, inject_adapter_in_model
 
-    from trainer.bases import flux, flux2, latent_unet, sd3, z_image
+    from trainer.bases import flux, flux2, latent_unet, qwen_image, sd3, z_image
 
     shapes = {
         "sd15": (diffusers.UNet2DConditionModel, SD15, latent_unet.TARGETS),
@@ -241,6 +241,7 @@ def count() -> None:
         "sd35-medium": (diffusers.SD3Transformer2DModel, SD35_MEDIUM, sd3.TARGETS),
         "flux1-dev": (diffusers.FluxTransformer2DModel, {"guidance_embeds": True}, flux.TARGETS),
         "flux2-klein": (diffusers.Flux2Transformer2DModel, FLUX2_KLEIN_4B, flux2.TARGETS),
+        "qwen-image": (diffusers.QwenImageTransformer2DModel, {}, qwen_image.TARGETS),
         "z-image": (diffusers.ZImageTransformer2DModel, {}, z_image.TARGETS),
     }
     for name, (kind, config, targets) in shapes.items():

@@ -48,7 +48,10 @@ def picture(base: Base) -> RGB:
 
 def stock_picture(pipeline: Any) -> RGB:
     generator = torch.Generator().manual_seed(7)
-    image = pipeline(prompt=WORDS[0], guidance_scale=3.0, generator=generator, **TO_PICTURE).images[0]
+    guided = {"guidance_scale": 3.0}
+    if type(pipeline).__name__ == "QwenImagePipeline":
+        guided = {"true_cfg_scale": 3.0, "negative_prompt": " "}
+    image = pipeline(prompt=WORDS[0], generator=generator, **guided, **TO_PICTURE).images[0]
     return (image * 255).round().astype(np.uint8)
 
 
@@ -129,15 +132,21 @@ def test_latents_decode_to_the_picture_they_are_of(name: str, folder: Path) -> N
     base, vae = load(name, folder), stock(folder).vae
     pixels = torch.from_numpy(PICTURES[0].copy()).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
-        raw = vae.encode(pixels).latent_dist.mode()
+        raw = vae.encode(pixels[:, :, None] if name == "qwen-image" else pixels).latent_dist.mode()
     latents = base.encode_images(PICTURES[:1])
     if name == "flux2-klein":
-        std = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
-        plain = latents * std.view(1, -1, 1, 1) + vae.bn.running_mean.view(1, -1, 1, 1)
+        plain = latents * column((vae.bn.running_var + vae.config.batch_norm_eps).sqrt()) + column(vae.bn.running_mean)
         again = stock(folder)._unpatchify_latents(plain)
+    elif name == "qwen-image":
+        mean, std = (column(torch.tensor(row)) for row in (vae.config.latents_mean, vae.config.latents_std))
+        again = (latents * std + mean)[:, :, None]
     else:
         again = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     torch.testing.assert_close(again, raw, rtol=1e-4, atol=1e-5)
+
+
+def column(values: torch.Tensor) -> torch.Tensor:
+    return values.view(1, -1, 1, 1)
 
 
 def test_noising_and_target_are_the_scheduler_s(name: str, folder: Path) -> None:
@@ -187,7 +196,7 @@ def test_an_answer_is_the_one_that_the_stock_pipeline_steps_by(name: str, folder
 
 def as_latents(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """(1, channels, height, width) of what some pipelines keep as tokens, of 128 px."""
-    if name == "flux1":
+    if name in ("flux1", "qwen-image"):
         return unpacked(tensor, 16, 16)
     return tensor.transpose(1, 2).reshape(1, 32, 8, 8) if name == "flux2-klein" else tensor
 
@@ -209,8 +218,8 @@ def led_from(name: str, pipeline: Any) -> Conditioning:
         return Conditioning(pipeline.encode_prompt(WORDS[0], torch.device("cpu"), 1, True)[1])
     if name == "z-image":
         return Conditioning(pipeline.encode_prompt(WORDS[0])[1][0][None])
-    if name == "flux2-klein":
-        return Conditioning(pipeline.encode_prompt("")[0])
+    if name in ("flux2-klein", "qwen-image"):
+        return Conditioning(pipeline.encode_prompt(" " if name == "qwen-image" else "")[0])
     if name == "flux1":
         return Conditioning(*pipeline.encode_prompt("", None)[:2])
     third = {"prompt_3": None} if name == "sd3" else {}

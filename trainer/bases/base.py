@@ -23,6 +23,7 @@ FAMILIES = {
     "flux1": ("flux", "FLUX1"),
     "flux2-klein": ("flux2", "FLUX2_KLEIN"),
     "z-image": ("z_image", "Z_IMAGE"),
+    "qwen-image": ("qwen_image", "QWEN_IMAGE"),
 }
 EMBEDDED = Path(__file__).resolve().parent / "portrait_tiny"
 Tensor = torch.Tensor

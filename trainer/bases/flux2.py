@@ -24,8 +24,9 @@ def encode_text(pipeline: Any, text: str, device: torch.device) -> Conditioning:
     return Conditioning(pipeline.encode_prompt([text], device)[0])
 
 
-def encode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """(n, c, h, w) to (n, 4 c, h/2, w/2): squares of two by two, made normal by what the VAE has counted."""
+def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
+    """(n, 4 c, h/2, w/2): squares of two by two latents, made normal by what the VAE has counted."""
+    latents: Tensor = vae.encode(pixels).latent_dist.mode()
     n, c, h, w = latents.shape
     squares = latents.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
     mean: Tensor = vae.bn.running_mean.view(1, -1, 1, 1)
@@ -57,5 +58,5 @@ FLUX2_KLEIN = Family(
     encode_text=encode_text,
     predict=predict,
     targets=TARGETS,
-    encode_latents=encode_latents,
+    encode_pixels=encode_pixels,
 )

@@ -27,19 +27,26 @@ AT_ONCE_PX = 8 * 512**2  # pixels of the pictures that are made or asked about a
 SHARE_OF_GPU = 0.5  # of its memory that all parts may fill together
 
 
-def scaled(vae: Any, latents: Tensor) -> Tensor:
-    """From the VAE's scale to the denoiser's, the inverse of what the pipelines do before decoding."""
+def encoded(vae: Any, pixels: Tensor) -> Tensor:
+    """Latents on the denoiser's scale: the posterior's mean, and what the pipelines undo before decoding."""
+    latents: Tensor = vae.encode(pixels).latent_dist.mode()
     config = vae.config
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
     if mean is not None and std is not None:
-        latents = (latents - _channels(mean, latents)) / _channels(std, latents)
+        latents = (latents - channels(mean, latents)) / channels(std, latents)
     shift: float = getattr(config, "shift_factor", None) or 0.0
     scale: float = config.scaling_factor
     return (latents - shift) * scale
 
 
-def _channels(values: Sequence[float], like: Tensor) -> Tensor:
+def channels(values: Sequence[float], like: Tensor) -> Tensor:
+    """(1, channels, 1, 1) of one value each."""
     return torch.tensor(values).view(1, -1, 1, 1).to(like)
+
+
+def guided(guidance: float, count: int) -> dict[str, Any]:
+    """How most pipelines are told the guidance scale for `count` pictures."""
+    return {"guidance_scale": guidance}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,8 @@ class Family:
         half: whether bf16 weights are held in bf16; else they stay fp32 and only the arithmetic is bf16.
         channels_last: whether the denoiser is faster in that memory format: convolutions are.
         options: for the class's `from_pretrained`.
-        encode_latents: (vae, latents on its own scale) to those on the denoiser's.
+        encode_pixels: (vae, pixels of -1 to 1) to latents on the denoiser's scale.
+        guide: (scale, pictures) to what the pipeline is told of the guidance.
         native_px: side of the pictures it was made for, where its files do not say.
         single_file: whether the class reads checkpoint files in their makers' layout.
     """
@@ -70,7 +78,8 @@ class Family:
     half: bool = True
     channels_last: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
-    encode_latents: Callable[[Any, Tensor], Tensor] = scaled
+    encode_pixels: Callable[[Any, Tensor], Tensor] = encoded
+    guide: Callable[[float, int], dict[str, Any]] = guided
     native_px: int | None = None
     single_file: bool = False
 
@@ -115,7 +124,7 @@ class StockBase:
         rows = []
         for picture in rgb_u8:  # one by one: a row's bits must not depend on its neighbours
             pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float().div_(127.5).sub_(1)
-            rows.append(self._family.encode_latents(vae, vae.encode(pixels.to(self._device)).latent_dist.mode()))
+            rows.append(self._family.encode_pixels(vae, pixels.to(self._device)))
         return torch.cat(rows).float().cpu()
 
     @torch.no_grad()
@@ -182,7 +191,7 @@ class StockBase:
                     prompt=list(prompts[rows]),
                     generator=[torch.Generator().manual_seed(seed) for seed in seeds[rows]],
                     num_inference_steps=steps,
-                    guidance_scale=guidance,
+                    **self._family.guide(guidance, len(prompts[rows])),
                     height=self.size_px,
                     width=self.size_px,
                     output_type="np",
