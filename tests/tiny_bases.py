@@ -90,16 +90,16 @@ def save_sdxl(folder: Path) -> None:
     tokenizer = clip_tokenizer(folder.with_name("words"))
     unet = UNet2DConditionModel(
         sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
-        norm_num_groups=8, attention_head_dim=(2, 4), cross_attention_dim=64, use_linear_projection=True,
+        norm_num_groups=8, attention_head_dim=(2, 4), cross_attention_dim=32 + 48, use_linear_projection=True,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 32,
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 48,
     )  # fmt: skip
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
     )
     StableDiffusionXLPipeline(
         vae=autoencoder(4, 0.13025, None), text_encoder=clip_text(len(tokenizer), projected=False),
-        text_encoder_2=clip_text(len(tokenizer), projected=True), tokenizer=tokenizer, tokenizer_2=tokenizer,
+        text_encoder_2=clip_text(len(tokenizer), projected=True, width=48), tokenizer=tokenizer, tokenizer_2=tokenizer,
         unet=unet, scheduler=scheduler, add_watermarker=False,
     ).save_pretrained(folder)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Writes a tiny `sd15` folder as its makers would: one file, with the names of the original latent diffusion code."""
+"""Writes a tiny folder as its makers would: one file, with the names of the original latent diffusion code."""
 
 import re
 from pathlib import Path
@@ -14,17 +14,46 @@ RESNET = {
 TOP = {
     "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
     "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
+    "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
+}  # fmt: skip
+OPEN_CLIP = {
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight", "text_model.final_layer_norm": "ln_final",
+    "text_model.encoder.layers": "transformer.resblocks", "layer_norm1": "ln_1", "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "self_attn": "attn",
 }  # fmt: skip
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
 def write_single_file(folder: Path, file: Path) -> None:
-    """The weights of the folder's UNet, VAE and text encoder in one checkpoint."""
-    tensors = {f"model.diffusion_model.{_unet(name)}": t for name, t in _weights(folder / "unet").items()}
+    """The weights of the UNet, VAE and text encoders of an `sd15` or `sdxl` folder in one checkpoint."""
+    unet = _weights(folder / "unet")
+    attended = any(name.startswith("up_blocks.0.attentions") for name in unet)
+    tensors = {f"model.diffusion_model.{_unet(name, attended)}": tensor for name, tensor in unet.items()}
     tensors |= {f"first_stage_model.{_vae(name)}": _conv(name, t) for name, t in _weights(folder / "vae").items()}
+    two = (folder / "text_encoder_2").is_dir()
+    clip = "conditioner.embedders.0.transformer" if two else "cond_stage_model.transformer"
     words = _weights(folder / "text_encoder").items()
-    tensors |= {f"cond_stage_model.transformer.text_model.{n.removeprefix('text_model.')}": t for n, t in words}
+    tensors |= {f"{clip}.text_model.{n.removeprefix('text_model.')}": t for n, t in words}
+    if two:
+        second = _open_clip(_weights(folder / "text_encoder_2"))
+        tensors |= {f"conditioner.embedders.1.model.{name}": tensor for name, tensor in second.items()}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+
+
+def _open_clip(tensors: Tensors) -> Tensors:
+    """Queries, keys and values are one matrix there, and the projection is transposed."""
+    renamed: Tensors = {"text_projection": tensors["text_projection.weight"].T}
+    for name, tensor in tensors.items():
+        if name == "text_projection.weight" or ".k_proj." in name or ".v_proj." in name:
+            continue
+        if ".q_proj." in name:
+            tensor = torch.cat([tensors[name.replace(".q_proj.", f".{kind}_proj.")] for kind in "qkv"])
+            name = name.replace(".q_proj.", ".in_proj_")
+        for ours, theirs in OPEN_CLIP.items():
+            name = name.replace(ours, theirs)
+        renamed[name] = tensor
+    return renamed
 
 
 def _weights(folder: Path) -> Tensors:
@@ -32,7 +61,7 @@ def _weights(folder: Path) -> Tensors:
     return load_file(file)
 
 
-def _unet(name: str) -> str:
+def _unet(name: str, attended: bool) -> str:
     """Numbers count every layer of one in, two out, and the samplers between the two blocks."""
     for ours, theirs in TOP.items():
         if name.startswith(f"{ours}."):
@@ -49,7 +78,7 @@ def _unet(name: str) -> str:
         if kind == "downsamplers":
             return f"input_blocks.{2 * int(block) + 2}.0.op.{rest.removeprefix('conv.')}"
         if kind == "upsamplers":
-            return f"output_blocks.{2 * int(block) + 1}.1.{rest}"
+            return f"output_blocks.{2 * int(block) + 1}.{1 + attended}.{rest}"
         place = 2 * int(block) + int(layer) + (side == "down")
         return f"{'input' if side == 'down' else 'output'}_blocks.{place}.{int(kind == 'attentions')}.{rest}"
     raise ValueError(name)
