@@ -102,7 +102,7 @@ class Pipeline:
 
         chosen = self.recipe.base
         with self.console.progress(f"loading {chosen.name}", 1) as tick:
-            base = get_base(chosen.name, chosen.path, chosen.revision, resolve_precision(precision))
+            base = get_base(**chosen.model_dump(), precision=resolve_precision(precision))
             tick()
         return base
 

@@ -47,12 +47,18 @@ class Section(BaseModel):
 class BaseModelSection(Section):
     """Which diffusion model is tuned."""
 
-    name: Literal["portrait-tiny", "sd15"] = "portrait-tiny"
-    """Base family. `portrait-tiny` is shipped; the others are loaded from `path`."""
+    name: Literal["portrait-tiny", "sd15", "sdxl", "sd3", "flux1", "flux2-klein", "z-image", "qwen-image"] = (
+        "portrait-tiny"
+    )
+    """Base family. `portrait-tiny` is shipped; the others are loaded from `path`. `sd3` is 3 and 3.5."""
     path: str | None = None
-    """Folder or hub name of the base's diffusers files. None: the shipped files (portrait-tiny only)."""
+    """Folder or hub name of diffusers files, or a .safetensors checkpoint (sd15, sdxl). None: the shipped files."""
+    config: str | None = None
+    """Folder or hub name of diffusers files that describe a .safetensors checkpoint. None: the hub's, by its kind."""
     revision: str | None = None
     """Hub revision (commit) to pin. None: the newest; the lock then records what came."""
+    size_px: Annotated[int, Field(ge=64, le=2048)] | None = None
+    """Side of the pictures, in pixels. None: what the base was made for. Time and memory grow with its square."""
 
 
 class FacesSection(Section):
@@ -158,6 +164,8 @@ class FitSection(Section):
     """Answers of the base to draw those rows from, computed once before the first step."""
     prior_pictures: Annotated[int, Field(ge=0, le=10_000)] = 24
     """Pictures of other people of the class, made by the base, that half of the answers are about. 0: none."""
+    noise_levels: Literal["uniform", "logit-normal"] = "uniform"
+    """How often each noise level is trained. logit-normal: mostly those in the middle (arXiv 2403.03206, eq. 19)."""
     mirror: bool = True
     """Also train on mirrored samples. Turn off for a face that is told by an asymmetry."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0

@@ -22,7 +22,8 @@ from trainer.fit.checkpoint import EARLIER_STATE, STATE, find_checkpoints
 SETTINGS = stage.Settings(
     trigger="ohwx", steps=30, batch_size=2, checkpoint_every=15, rank=4, alpha=8.0, targets="attention+conv",
     learning_rate=1e-3, warmup_steps=5, weight_decay=0.01, min_snr_gamma=5.0, face_weight=2.0, caption_dropout=0.1,
-    wordings=3, word_dropout=0.5, prior_batch=1, prior_rows=8, prior_pictures=2, mirror=True, max_grad_norm=1.0, seed=3,
+    wordings=3, word_dropout=0.5, prior_batch=1, prior_rows=8, prior_pictures=2, noise_levels="uniform",
+    mirror=True, max_grad_norm=1.0, seed=3,
     weighting="min_snr",
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ from trainer.fit.checkpoint import METRICS, Trained, save_checkpoint, save_state
 from trainer.fit.lora import lora_tensors
 from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
 from trainer.fit.optimizer import rate_at, set_rate
-from trainer.fit.prior import prior_rows
+from trainer.fit.prior import Prior, prior_rows
 from trainer.fit.settings import Settings
 
 STATE_EVERY_S = 20.0
@@ -46,7 +46,7 @@ class Loop:
     base: Base
     cache: Cache
     names: list[str]
-    prior: Examples | None
+    prior: Prior | None
     settings: Settings
     folder: Path
     accelerator: Accelerator
@@ -95,7 +95,7 @@ class Loop:
     def _checkpoint(self, step: int) -> None:
         if self.accelerator.is_main_process:
             with averaged(self.trained.weights, self.trained.averages):
-                save_checkpoint(self.folder, step, lora_tensors(self.base.denoiser, self.start))
+                save_checkpoint(self.folder, step, lora_tensors(self.base.denoiser, self.start, self.base.component))
 
     def _step(self, step: int) -> float:
         """One optimizer step; the mean loss of its samples."""
@@ -131,7 +131,8 @@ class Loop:
     def _examples(self, step: int, part: int) -> Examples:
         s = self.settings
         size = s.batch_size * self.parts
-        batch = batch_of(self.cache, step, size, s.seed, len(self.base.alphas), s.caption_dropout)
+        levels = len(self.base.schedule)
+        batch = batch_of(self.cache, step, size, s.seed, levels, s.caption_dropout, s.noise_levels)
         samples = _part(examples_of(self.base, batch), part, s.batch_size)
         if self.prior is None:
             return samples

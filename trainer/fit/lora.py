@@ -15,7 +15,6 @@ from trainer.errors import RecipeError
 
 Tensor = torch.Tensor
 NAME = "default"
-PREFIX = "unet."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,12 @@ def add_lora(denoiser: torch.nn.Module, shape: Shape, seed: int) -> dict[str, Te
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, denoiser, adapter_name=NAME)
-    return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
+    weights: dict[str, Tensor] = {
+        name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad
+    }
+    for weight in weights.values():
+        weight.data = weight.data.float()  # the optimizer's small steps vanish in a base's bf16
+    return weights
 
 
 def lora_layers(denoiser: torch.nn.Module) -> dict[str, Any]:
@@ -68,14 +72,14 @@ def lora_layers(denoiser: torch.nn.Module) -> dict[str, Any]:
     return {name: module for name, module in denoiser.named_modules() if isinstance(module, LoraLayer)}
 
 
-def lora_start(denoiser: torch.nn.Module, init: str) -> dict[str, Tensor]:
-    """Copies of A and B as they are before the first step, where the frozen weights were changed for them."""
-    if init == "gaussian":
-        return {}
-    return {name: tensor.clone() for name, tensor in lora_tensors(denoiser).items()}
+def lora_start(denoiser: torch.nn.Module, init: str, component: str = "unet") -> dict[str, Tensor]:
+    """`lora_tensors` before the first step, where the frozen weights were changed for them; else nothing."""
+    return {} if init == "gaussian" else lora_tensors(denoiser, component=component)
 
 
-def lora_tensors(denoiser: torch.nn.Module, start: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def lora_tensors(
+    denoiser: torch.nn.Module, start: Mapping[str, Tensor] | None = None, component: str = "unet"
+) -> dict[str, Tensor]:
     """Copies of the adapter's tensors under diffusers' names; they mean B A to be added to the base's own weights.
 
     The scale (alpha / rank, or alpha / sqrt(rank) in rsLoRA) is folded into B, so the file means the same to loaders
@@ -84,10 +88,11 @@ def lora_tensors(denoiser: torch.nn.Module, start: Mapping[str, Tensor] | None =
 
     Args:
         start: what `lora_start` gave; empty or None for an adapter that started from zero.
+        component: `unet` or `transformer`, as the names begin.
     """
     found: dict[str, Tensor] = {}
     for name, layer in lora_layers(denoiser).items():
-        down, up = f"{PREFIX}{name}.lora_A.weight", f"{PREFIX}{name}.lora_B.weight"
+        down, up = f"{component}.{name}.lora_A.weight", f"{component}.{name}.lora_B.weight"
         found[down] = layer.lora_A[NAME].weight.detach().cpu().clone()
         found[up] = (layer.lora_B[NAME].weight * layer.scaling[NAME]).detach().cpu().clone()
         if start:
@@ -95,7 +100,7 @@ def lora_tensors(denoiser: torch.nn.Module, start: Mapping[str, Tensor] | None =
             found[up] = torch.cat([found[up], -start[up]], 1)
         if NAME in layer.lora_magnitude_vector:
             magnitude = layer.lora_magnitude_vector[NAME].weight
-            found[f"{PREFIX}{name}.lora_magnitude_vector"] = magnitude.detach().cpu().clone()
+            found[f"{component}.{name}.lora_magnitude_vector"] = magnitude.detach().cpu().clone()
     return found
 
 

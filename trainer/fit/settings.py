@@ -31,6 +31,7 @@ class Settings:
     mirror: bool
     max_grad_norm: float
     seed: int
+    noise_levels: str = "uniform"
     accumulation: int = 1
     adapter: str = "lora"
     init: str = "gaussian"

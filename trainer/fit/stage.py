@@ -18,9 +18,8 @@ from trainer.fit.cache import Cache, build_cache, class_caption, read_samples, w
 from trainer.fit.checkpoint import Trained, load_state, remove_states, truncate_metrics
 from trainer.fit.loop import Loop
 from trainer.fit.lora import Shape, add_lora, lora_start
-from trainer.fit.objective import Examples
 from trainer.fit.optimizer import build_optimizer
-from trainer.fit.prior import BATCH, build_prior
+from trainer.fit.prior import BATCH, Prior, build_prior
 from trainer.fit.settings import Settings
 from trainer.fit.warm_start import warm_start
 
@@ -40,6 +39,7 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
     with console.progress("encoding samples", len(found)) as tick:
         cache = build_cache(found, wordings, base, settings.mirror, settings.face_weight, tick)
     prior = _prior(base, cache, wordings, settings, console)
+    base.release()
     trained, start = _adapted(base, settings)
     step, spent_s = load_state(folder, trained, console)
     accelerator.wait_for_everyone()  # all have read before the first one writes
@@ -66,7 +66,7 @@ def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]
     targets = base.lora_targets(s.targets) if isinstance(s.targets, str) else s.targets
     shape = Shape(s.rank, s.alpha, targets, s.adapter, s.init, s.dropout, s.rank_pattern)
     weights = add_lora(base.denoiser, shape, s.seed)
-    start = lora_start(base.denoiser, s.init)
+    start = lora_start(base.denoiser, s.init, base.component)
     if s.warm_start is not None:
         warm_start(base.denoiser, Path(s.warm_start))
     if s.gradient_checkpointing:
@@ -76,7 +76,7 @@ def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]
     return Trained(weights, start_averages(weights, s.ema_decay), optimizer), start
 
 
-def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, console: Console) -> Examples | None:
+def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, console: Console) -> Prior | None:
     """The base's own answers, where the recipe asks for them."""
     if not s.prior_batch:
         return None
