@@ -98,13 +98,12 @@ class Maker:
 
     def variants(self, portrait: np.ndarray) -> list[tuple[np.ndarray, str]]:
         """Variants by partial noising that the gate takes for the same person, with what they were asked to show."""
-        from diffusers import StableDiffusionImg2ImgPipeline
+        from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
-        from trainer.bases.latent_unet import load_pipeline
+        from trainer.bases.files import Source, load_pipeline
 
-        pipeline = StableDiffusionImg2ImgPipeline(
-            **load_pipeline(self.base_folder, None).components, requires_safety_checker=False
-        )
+        stock = load_pipeline(StableDiffusionPipeline, Source(self.base_folder), safety_checker=None)
+        pipeline = StableDiffusionImg2ImgPipeline(**stock.components, requires_safety_checker=False)
         pipeline.set_progress_bar_config(disable=True)
         jobs = [(words, strength) for words in PROMPTS for strength in STRENGTHS]
         start = torch.from_numpy(portrait).permute(2, 0, 1)[None].float() / 255

@@ -1,5 +1,6 @@
 """Shared fixtures: real model files, the demo person's photos, a tiny random base, and ways to call the command."""
 
+import functools
 import hashlib
 import json
 import os
@@ -55,54 +56,17 @@ def photos(tmp_path: Path, demo_files: list[Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a tiny random model of a family, written when first asked for."""
+    from tiny_bases import save_tiny
+
+    return functools.cache(lambda name: save_tiny(name, tmp_path_factory.mktemp("base")))
+
+
+@pytest.fixture(scope="session")
+def random_base(tiny_base: Callable[[str], Path]) -> Path:
     """A StableDiffusionPipeline folder of 128 px with random weights: quick, and as real as any other to diffusers."""
-    import torch
-    from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    folder = tmp_path_factory.mktemp("base") / "random"
-    tokenizer = CLIPTokenizer.from_pretrained(_write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
-    torch.manual_seed(0)
-    words = len(tokenizer)
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=words, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=32, projection_dim=32, bos_token_id=words - 2, eos_token_id=words - 1,
-            pad_token_id=words - 1,
-        )
-    )  # fmt: skip
-    unet = UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
-        norm_num_groups=8, attention_head_dim=4, cross_attention_dim=32,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4, sample_size=128,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
-    scheduler = DPMSolverMultistepScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-        steps_offset=1,
-    )  # fmt: skip
-    StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
-
-
-def _write_tokenizer(folder: Path) -> Path:
-    """Every word is spelled: the byte alphabet, once more with the end-of-word mark, and no merges."""
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    letters = sorted(ByteLevel.alphabet())
-    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 32, "pad_token": "<|endoftext|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return folder
+    return tiny_base("sd15")
 
 
 @pytest.fixture(scope="session")
@@ -119,17 +83,22 @@ def fast(random_base: Path) -> list[str]:
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
+    """A prepared imagefolder: see `write_samples`."""
+    return write_samples(tmp_path)
+
+
+def write_samples(folder: Path) -> Path:
     """A prepared imagefolder of two pictures: a ramp, which is not its own mirror image, and noise."""
-    (tmp_path / "images").mkdir()
+    (folder / "images").mkdir()
     ramp = np.tile(np.arange(128, dtype=np.uint8)[None, :, None], (128, 1, 3))
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     text = "photo of ohwx person, turned left"
     rows = []
     for index, picture in enumerate((ramp, noise)):
-        Image.fromarray(picture).save(tmp_path / f"images/{index}.png")
+        Image.fromarray(picture).save(folder / f"images/{index}.png")
         rows.append({"file_name": f"images/{index}.png", "text": text, "face_box": [0, 0, 0.25, 1]})
-    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Recipes: every problem at once, with its line; every value with its source."""
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,62 @@ def test_any_file_loads_or_is_a_recipe_error(tmp_path_factory: pytest.TempPathFa
     path.write_bytes(data)
     with contextlib.suppress(RecipeError):
         load_recipe(str(path))
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("portrait-tiny", overrides)
+    return "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["fit.init=pissa"], "fit.init: pissa is for linear layers"),
+        (["fit.init=olora", "fit.targets=attention", "fit.adapter=dora", "export.kohya=false"], "fit.init: olora"),
+        (["fit.init=pissa", "fit.targets=[to_q]", "fit.warm_start=a"], "fit.warm_start: a start of its own"),
+        (["fit.warm_start=nowhere.safetensors"], "nowhere.safetensors: no such file"),
+        (["fit.weighting=min_snr"], "fit.min_snr_gamma: goes with"),
+        (["fit.min_snr_gamma=5"], "fit.min_snr_gamma: goes with"),
+        (["fit.optimizer=prodigy"], "fit.learning_rate: Prodigy"),
+        (["fit.optimizer=prodigy", "fit.learning_rate=1", "fit.lora_plus_ratio=4"], "fit.lora_plus_ratio: Prodigy"),
+        (["fit.adapter=dora"], "export.kohya: .*DoRA"),
+        (["fit.rank_pattern={conv1: 8}"], "export.kohya: .*ranks differ"),
+        (["fit.rank_pattern={'conv1;': 8}"], "fit.rank_pattern"),
+        (["fit.rank_pattern={conv1: 0}"], "fit.rank_pattern"),
+        (["fit.targets=everything"], "--set fit.targets: .*attention"),
+        (["fit.targets=[]"], "--set fit.targets: .*attention"),
+        (["fit.targets=[1]"], "--set fit.targets: .*attention"),
+        (["fit.targets=['to_q(']"], "--set fit.targets: .*attention"),
+        (["fit.ema_decay=1"], "fit.ema_decay"),
+    ],
+)
+def test_choices_of_fit_that_exclude_each_other(overrides: list[str], said: str) -> None:
+    assert re.search(said, refused(*overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["fit.init=pissa", "fit.targets=attention", "fit.adapter=rslora"],
+        ["fit.init=olora", "fit.targets=[to_q, attn2.to_k]"],
+        ["fit.adapter=dora", "export.kohya=false", "fit.dropout=0.1", "fit.ema_decay=0.99"],
+        ["fit.rank_pattern={attn2.to_k: 8, mid_block.*: 4}", "export.kohya=false"],
+        ["fit.optimizer=prodigy", "fit.learning_rate=1", "fit.schedule=constant"],
+        ["fit.weighting=min_snr", "fit.min_snr_gamma=5", "fit.accumulation=4", "fit.gradient_checkpointing=true"],
+        ["fit.weighting=debiased", "fit.optimizer=lion", "fit.lora_plus_ratio=16"],
+    ],
+)
+def test_choices_of_fit_that_go_together(overrides: list[str]) -> None:
+    recipe = load_recipe("portrait-tiny", overrides).recipe
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe  # as a lock is read
+
+
+def test_a_mapping_is_one_value_with_one_source(tmp_path: Path) -> None:
+    path = write(tmp_path, "fit:\n  rank_pattern:\n    attn2.to_k: 8\nexport: {kohya: false}\n")
+    layered = load_recipe(path)
+    assert layered.sources["fit.rank_pattern"] == "recipe"
+    assert flat_values(layered.recipe)["fit.rank_pattern"] == {"attn2.to_k": 8}
+    flagged = load_recipe("portrait-tiny", ["fit.rank_pattern={to_k: 4}", "export.kohya=false"])
+    assert flagged.sources["fit.rank_pattern"] == "flag"
+    assert set(flat_values(flagged.recipe)) == set(dict(described()))

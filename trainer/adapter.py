@@ -88,10 +88,13 @@ def describe(path: Path) -> dict[str, Any]:
 
 def loading_lines(base: str, adapter: Path, prompt: str, guidance: float) -> str:
     """The three lines of Python that load an adapter into a diffusers pipeline and make a picture."""
+    call = f'DiffusionPipeline.from_pretrained("{base}")'
+    if base.endswith(".safetensors"):
+        call = f'StableDiffusionPipeline.from_single_file("{base}")  # SDXL: StableDiffusionXLPipeline'
     return (
-        f'pipe = diffusers.StableDiffusionPipeline.from_pretrained("{base}")\n'
+        f"pipe = diffusers.{call}\n"
         f'pipe.load_lora_weights("{adapter.parent}", weight_name="{adapter.name}")\n'
-        f'pipe("{prompt}", guidance_scale={guidance:g}).images[0].save("picture.png")'
+        f'pipe(prompt="{prompt}", guidance_scale={guidance:g}).images[0].save("picture.png")'
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import traceback
@@ -259,6 +260,7 @@ def main() -> None:
     for polite in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with SIGINT ignored
         signal.signal(polite, _stop)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it tells of optional parts that nobody here needs
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # so does this one
     app()
 
 

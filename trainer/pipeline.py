@@ -113,7 +113,7 @@ class Pipeline:
 
         chosen = self.recipe.base
         with self.console.progress(f"loading {chosen.name}", 1) as tick:
-            base = get_base(chosen.name, chosen.path, chosen.revision, resolve_precision(precision))
+            base = get_base(**chosen.model_dump(), precision=resolve_precision(precision))
             tick()
         return base
 
@@ -137,6 +137,8 @@ class Pipeline:
         }
         if self.adapter is not None:
             lock["adapter_sha256"] = self.adapter_sha256
+        if self.recipe.fit.warm_start is not None:
+            lock["warm_start_sha256"] = sha256_of(Path(self.recipe.fit.warm_start))
         run = open_run(folder, self.recipe.name, lock)
         if self.fresh:
             for name in STAGES:  # finished stages stay until their successors are whole
@@ -214,6 +216,8 @@ class Pipeline:
             "fit": f.model_dump(mode="json"),
             "base": self.base.sha256,
         }
+        if f.warm_start is not None:
+            inputs["warm_start"] = sha256_of(Path(f.warm_start))
         values = {name: getattr(f, name) for name in stage.Settings.__slots__ if name != "trigger"}
         settings = stage.Settings(self.recipe.prepare.trigger, **values)
 
@@ -302,12 +306,13 @@ class Pipeline:
             "export": self.recipe.export.model_dump(mode="json"),
         }
         step = stages[EVALUATE].facts["chosen_step"]
-        prepare, chosen = self.recipe.prepare, self.recipe.export
+        prepare, chosen, fitted = self.recipe.prepare, self.recipe.export, self.recipe.fit
+        rank = fitted.rank if fitted.init == "gaussian" else 2 * fitted.rank  # see `fit.lora.lora_tensors`
         settings = stage.Settings(
             self.subject.name,
             prepare.trigger,
             prepare.class_word,
-            self.recipe.fit.rank,
+            rank,
             chosen.dtype,
             chosen.kohya,
             chosen.licence,

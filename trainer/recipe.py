@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from trainer.errors import RecipeError
 
@@ -23,6 +25,18 @@ Choice = Literal["reject", "warn", "keep"]
 PACKAGE_ROOT = Path(__file__).resolve().parent
 RECIPE_FOLDERS = (PACKAGE_ROOT.parent / "recipes", PACKAGE_ROOT / "_recipes")
 MAX_RECIPE_BYTES = 256 * 1024
+MODULE_NAME = r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*"
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*]{1,200}$")]
+
+
+def _targets(value: object) -> str | list[str]:
+    """A kind of layers or a list of module names. Raises ValueError for anything else."""
+    if value in ("attention", "attention+conv"):
+        return str(value)
+    names = value if isinstance(value, list) else []
+    if names and all(isinstance(name, str) and re.fullmatch(MODULE_NAME, name) for name in names):
+        return list(names)
+    raise ValueError("should be attention, attention+conv or a list of module names such as [to_q, to_v]")
 
 
 class Section(BaseModel):
@@ -34,12 +48,18 @@ class Section(BaseModel):
 class BaseModelSection(Section):
     """Which diffusion model is tuned."""
 
-    name: Literal["portrait-tiny", "sd15"] = "portrait-tiny"
-    """Base family. `portrait-tiny` is shipped; the others are loaded from `path`."""
+    name: Literal["portrait-tiny", "sd15", "sdxl", "sd3", "flux1", "flux2-klein", "z-image", "qwen-image"] = (
+        "portrait-tiny"
+    )
+    """Base family. `portrait-tiny` is shipped; the others are loaded from `path`. `sd3` is 3 and 3.5."""
     path: str | None = None
-    """Folder or hub name of the base's diffusers files. None: the shipped files (portrait-tiny only)."""
+    """Folder or hub name of diffusers files, or a .safetensors checkpoint (sd15, sdxl). None: the shipped files."""
+    config: str | None = None
+    """Folder or hub name of diffusers files that describe a .safetensors checkpoint. None: the hub's, by its kind."""
     revision: str | None = None
     """Hub revision (commit) to pin. None: the newest; the lock then records what came."""
+    size_px: Annotated[int, Field(ge=64, le=2048)] | None = None
+    """Side of the pictures, in pixels. None: what the base was made for. Time and memory grow with its square."""
 
 
 class FacesSection(Section):
@@ -113,23 +133,47 @@ class FitSection(Section):
     steps: Annotated[int, Field(ge=1, le=100_000)] = 400
     """Optimizer steps. More fits closer and copies more."""
     batch_size: Annotated[int, Field(ge=1, le=256)] = 8
-    """Samples a step."""
+    """Samples worked through at once."""
+    accumulation: Annotated[int, Field(ge=1, le=256)] = 1
+    """Parts of `batch_size` samples whose gradients are added up for one step: a larger batch in the same memory."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints; each is a candidate for the export."""
+    adapter: Literal["lora", "rslora", "dora"] = "lora"
+    """Kind: LoRA; rsLoRA, scaled by alpha / sqrt(rank) (arXiv 2312.03732); DoRA, with lengths (arXiv 2402.09353)."""
     rank: Annotated[int, Field(ge=1, le=512)] = 64
     """LoRA rank: capacity and file size grow with it."""
+    rank_pattern: dict[ModuleName, Annotated[int, Field(ge=1, le=512)]] | None = None
+    """Other ranks for layers whose names end so, such as `{attn2.to_k: 8}`; `*` stands for anything. First match."""
     alpha: Annotated[float, Field(gt=0.0)] = 64.0
     """LoRA scale numerator: the update is multiplied by alpha / rank (arXiv 2106.09685, section 4.1)."""
-    targets: Literal["attention", "attention+conv"] = "attention+conv"
-    """Which layers of the denoiser get an adapter."""
+    targets: Annotated[str | list[str], PlainValidator(_targets)] = "attention+conv"
+    """Layers of the denoiser that get an adapter: `attention`, `attention+conv`, or a list of module name endings."""
+    init: Literal["gaussian", "pissa", "olora"] = "gaussian"
+    """Start: zero; the largest singular parts (arXiv 2404.02948) or QR factors (arXiv 2406.01775) of linear layers."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Chance of each input of the adapter to be dropped in a step (arXiv 2106.09685, appendix D)."""
+    warm_start: str | None = None
+    """Adapter file to start from (diffusers', PEFT's or kohya's names), of at most this rank. None: from nothing."""
+    optimizer: Literal["adamw", "adamw8bit", "prodigy", "lion", "adafactor"] = "adamw"
+    """AdamW; 8-bit AdamW (arXiv 2110.02861), Prodigy (2306.06101), Lion (2302.06675) or Adafactor (1804.04235)."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.5e-3
-    """Peak AdamW learning rate."""
+    """Peak learning rate. Prodigy finds its own: 1. Lion wants a third to a tenth of AdamW's (arXiv 2302.06675)."""
+    lora_plus_ratio: Annotated[float, Field(ge=1.0, le=100.0)] | None = None
+    """LoRA+: learning rate of B over that of A; the paper finds 16 good (arXiv 2402.12354). None: the same."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Learning rate after the warm-up: to 10% of the peak along a cosine or a line, or constant."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
-    """Steps of linear warm-up; a cosine to 10% of the peak follows."""
+    """Steps of linear warm-up; `schedule` follows."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    """AdamW weight decay of the adapter's weights."""
+    """Decoupled weight decay of the adapter's weights, times the learning rate (arXiv 1711.05101)."""
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Checkpoints hold a moving average of the weights with this decay a step (arXiv 2006.11239). None: the last."""
+    weighting: Literal["uniform", "min_snr", "debiased"] = "uniform"
+    """Loss weight by noise level: the same; min-SNR (arXiv 2303.09556); 1 / sqrt(SNR) (arXiv 2310.08442)."""
     min_snr_gamma: Annotated[float, Field(gt=0.0)] | None = None
-    """Min-SNR loss weighting (arXiv 2303.09556, eq. 7). None: every noise level weighs the same."""
+    """Largest SNR that counts, for the weighting min_snr only (arXiv 2303.09556, eq. 7; 5 in the paper)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: the same result in less memory, about a third slower."""
     face_weight: Annotated[float, Field(ge=1.0, le=20.0)] = 2.0
     """Loss weight inside the face box against 1.0 outside."""
     caption_dropout: Fraction = 0.0
@@ -144,6 +188,8 @@ class FitSection(Section):
     """Answers of the base to draw those rows from, computed once before the first step."""
     prior_pictures: Annotated[int, Field(ge=0, le=10_000)] = 24
     """Pictures of other people of the class, made by the base, that half of the answers are about. 0: none."""
+    noise_levels: Literal["uniform", "logit-normal"] = "uniform"
+    """How often each noise level is trained. logit-normal: mostly those in the middle (arXiv 2403.03206, eq. 19)."""
     mirror: bool = True
     """Also train on mirrored samples. Turn off for a face that is told by an asymmetry."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
@@ -256,7 +302,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Layered:
     """
     path = find_recipe(name_or_path)
     values, lines = _read_yaml(path)
-    sources = {key: "recipe" for key, _ in leaves(values)}
+    sources = {_field_of(key): "recipe" for key, _ in leaves(values)}
     problems: list[str] = []
     for text in overrides:
         key, separator, raw = text.partition("=")
@@ -291,8 +337,9 @@ def described(section: type[Section] = Recipe, prefix: str = "") -> Iterator[tup
 
 
 def flat_values(recipe: Recipe) -> dict[str, Any]:
-    """Every leaf of the recipe as `section.key: value`."""
-    return dict(leaves(recipe.model_dump(mode="json")))
+    """Every field of the recipe as `section.key: value`."""
+    values = recipe.model_dump(mode="json")
+    return {key: reduce(lambda inner, part: inner[part], key.split("."), values) for key, _ in described()}
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -302,6 +349,11 @@ def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _field_of(key: str) -> str:
+    """The field that a key of nested mappings belongs to: a mapping may be a field's value."""
+    return next((field for field, _ in described() if key.startswith(f"{field}.")), key)
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -358,8 +410,39 @@ def _cross_checks(recipe: Recipe, path: Path) -> list[str]:
         problems.append(
             f"{path}: prepare.select_share + prepare.report_share: at most 0.6, something must be left to fit"
         )
-    if recipe.fit.checkpoint_every > recipe.fit.steps:
-        problems.append(f"{path}: fit.checkpoint_every: more than fit.steps, no checkpoint would be written")
+    problems += [f"{path}: {problem}" for problem in _fit_checks(recipe)]
     if recipe.base.name != "portrait-tiny" and not recipe.base.path:
         problems.append(f"{path}: base.path: needed for {recipe.base.name} (a folder or hub name)")
     return problems
+
+
+def _fit_checks(recipe: Recipe) -> Iterator[str]:
+    """Rules between the fields of fit, and of fit and export."""
+    f = recipe.fit
+    if f.checkpoint_every > f.steps:
+        yield "fit.checkpoint_every: more than fit.steps, no checkpoint would be written"
+    if (f.weighting == "min_snr") != (f.min_snr_gamma is not None):
+        yield "fit.min_snr_gamma: goes with fit.weighting min_snr, and only with it (5 in the paper)"
+    if f.optimizer == "prodigy" and f.learning_rate < 0.1:
+        yield "fit.learning_rate: Prodigy multiplies the rate that it finds by it; set it to 1"
+    if f.optimizer == "prodigy" and f.lora_plus_ratio is not None:
+        yield "fit.lora_plus_ratio: Prodigy has one rate for all; choose another optimizer"
+    if f.warm_start is not None and not Path(f.warm_start).is_file():
+        yield f"fit.warm_start: {f.warm_start}: no such file"
+    if f.init != "gaussian":
+        yield from _start_checks(f)
+    if recipe.export.kohya:
+        if f.rank_pattern:
+            yield "export.kohya: diffusers misreads that layout where ranks differ (fit.rank_pattern); set it to false"
+        if f.adapter == "dora":
+            yield "export.kohya: diffusers drops the lengths of a DoRA in that layout; set it to false"
+
+
+def _start_checks(f: FitSection) -> Iterator[str]:
+    """What a start from the frozen weights cannot go with."""
+    if f.adapter == "dora":
+        yield f"fit.init: {f.init} cannot be undone in a DoRA's file; set fit.adapter to lora or rslora"
+    if f.targets == "attention+conv":
+        yield f"fit.init: {f.init} is for linear layers; set fit.targets to attention or to a list of such"
+    if f.warm_start is not None:
+        yield "fit.warm_start: a start of its own; set fit.init to gaussian"

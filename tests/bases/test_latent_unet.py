@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.bases import latent_unet
 from trainer.bases.base import Base, get_base, resolve_precision
+from trainer.bases.files import folder_sha256
 from trainer.errors import MissingPartError, UsageError
 from trainer.records import RGB
 
@@ -28,21 +28,21 @@ def pictures(base: Base, prompts: list[str], seeds: list[int], batch_size: int =
 
 
 def test_its_facts_come_from_the_files(base: Base, random_base: Path) -> None:
-    assert (base.size_px, base.prediction, base.prompt_set) == (128, "v_prediction", "attributes")
-    assert base.alphas.shape == (1000,)
-    assert (base.alphas.diff() < 0).all()
-    assert base.sha256 == latent_unet.folder_sha256(random_base) == base.fresh().sha256
+    assert (base.size_px, base.schedule.prediction, base.prompt_set) == (128, "v_prediction", "attributes")
+    assert len(base.schedule) == 1000
+    assert (base.schedule.signal.diff() < 0).all()
+    assert base.sha256 == folder_sha256(random_base) == base.fresh().sha256
     assert get_base("sd15", str(random_base)).prompt_set == "scenes"
 
 
 def test_the_hash_follows_every_weight_and_config(random_base: Path, tmp_path: Path) -> None:
     shutil.copytree(random_base, tmp_path / "copy")
-    before = latent_unet.folder_sha256(tmp_path / "copy")
-    assert before == latent_unet.folder_sha256(random_base)
+    before = folder_sha256(tmp_path / "copy")
+    assert before == folder_sha256(random_base)
     config = tmp_path / "copy/scheduler/scheduler_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "epsilon"}))
-    assert latent_unet.folder_sha256(tmp_path / "copy") != before
-    assert get_base("portrait-tiny", str(tmp_path / "copy")).prediction == "epsilon"
+    assert folder_sha256(tmp_path / "copy") != before
+    assert get_base("portrait-tiny", str(tmp_path / "copy")).schedule.prediction == "epsilon"
 
 
 def test_a_row_s_bits_do_not_depend_on_its_neighbours(base: Base) -> None:
@@ -52,19 +52,10 @@ def test_a_row_s_bits_do_not_depend_on_its_neighbours(base: Base) -> None:
     assert all(torch.equal(base.encode_images([picture])[0], row) for picture, row in zip(NOISE, together, strict=True))
     words = ["photo of ohwx person", "", "photo of ohwx person, smiling"]
     texts = base.encode_texts(words)
-    assert texts.shape == (3, 32, 32)
-    assert all(torch.equal(base.encode_texts([word])[0], row) for word, row in zip(words, texts, strict=True))
-
-
-def test_the_target_is_diffusers_own_velocity(base: Base) -> None:
-    from diffusers import DDPMScheduler
-
-    generator = torch.Generator().manual_seed(0)
-    latents, noise = (torch.randn((4, 4, 16, 16), generator=generator) for _ in range(2))
-    timesteps = torch.tensor([0, 10, 500, 999])
-    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    wanted = scheduler.get_velocity(latents, noise, timesteps)
-    torch.testing.assert_close(base.target(latents, noise, timesteps), wanted)
+    assert texts.text.shape == (3, 32, 32)
+    assert texts.pooled is None
+    alone = [base.encode_texts([word]).text[0] for word in words]
+    assert all(torch.equal(one, row) for one, row in zip(alone, texts.text, strict=True))
 
 
 def test_a_picture_follows_its_prompt_and_seed(base: Base) -> None:

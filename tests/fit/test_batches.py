@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.bases.conditioning import Conditioning
 from trainer.fit.batches import Batch, batch_of
 from trainer.fit.cache import Cache
 
@@ -20,9 +21,11 @@ def cache_of(samples: int, views: int = 2) -> Cache:
     """Latents, texts and weights that say which sample and view they are of; texts also which wording, 0 to 2."""
     marks = torch.arange(samples * views, dtype=torch.float32).reshape(samples, views)
     latents = marks[:, :, None, None, None].expand(samples, views, 4, 2, 2)
-    text = marks[:, :, None, None, None].repeat(1, 1, WORDINGS, 3, 5)
-    text[..., 1, :] = torch.arange(WORDINGS)[:, None]
-    return Cache(latents, text, torch.full((3, 5), -1.0), marks[:, :, None, None, None].expand(samples, views, 1, 2, 2))
+    said = torch.arange(samples * views * WORDINGS).reshape(samples, views, WORDINGS)
+    text = torch.stack([said // WORDINGS, said % WORDINGS], -1).view(-1, 2, 1).float()
+    texts = Conditioning(torch.cat([text, torch.full((1, 2, 1), -1.0)]), torch.arange(len(text) + 1.0)[:, None])
+    weight = marks[:, :, None, None, None].expand(samples, views, 1, 2, 2)
+    return Cache(latents, texts, said, len(text), weight)
 
 
 def batches(cache: Cache, steps: int, size: int, seed: int = 0, dropout: float = 0.0) -> list[Batch]:
@@ -40,7 +43,8 @@ def test_a_batch_is_a_function_of_seed_and_step(samples: int, size: int, seed: i
     torch.manual_seed(step)  # neither the global generator nor other batches take part
     batch_of(cache, step + 1, size, seed, LEVELS, 0.5)
     again = batch_of(cache, step, size, seed, LEVELS, 0.5)
-    assert all(torch.equal(getattr(once, name), getattr(again, name)) for name in Batch.__slots__)
+    assert torch.equal(once.text.text, again.text.text)
+    assert all(torch.equal(getattr(once, name), getattr(again, name)) for name in Batch.__slots__ if name != "text")
 
 
 def test_other_seeds_and_steps_bring_other_noise() -> None:
@@ -60,12 +64,14 @@ def test_every_sample_is_seen_equally_often(samples: int, size: int, epochs: int
 @given(st.integers(1, 9), st.integers(0, 99))
 def test_text_and_weight_belong_to_their_latents(size: int, seed: int) -> None:
     for batch in batches(cache_of(7), 5, size, seed):
-        assert torch.equal(batch.text[:, 0, 0], batch.latents[:, 0, 0, 0])
+        assert torch.equal(batch.text.text[:, 0, 0], batch.latents[:, 0, 0, 0])
+        assert batch.text.pooled is not None
+        assert torch.equal(batch.text.pooled[:, 0] // WORDINGS, batch.latents[:, 0, 0, 0])
         assert torch.equal(batch.weight[:, 0, 0, 0], batch.latents[:, 0, 0, 0])
 
 
 def test_every_wording_is_drawn_about_equally_often() -> None:
-    drawn = Counter(int(w) for batch in batches(cache_of(7), 150, 8) for w in batch.text[:, 1, 0])
+    drawn = Counter(int(w) for batch in batches(cache_of(7), 150, 8) for w in batch.text.text[:, 1, 0])
     assert set(drawn) == set(range(WORDINGS))
     assert min(drawn.values()) > 0.8 * 150 * 8 / WORDINGS
 
@@ -87,11 +93,17 @@ def test_noise_levels_are_in_range_and_evenly_spread(size: int, step: int, seed:
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_captions_are_dropped_at_their_rate(share: float) -> None:
-    empty = torch.cat([batch.text[:, 0, 0] == -1 for batch in batches(cache_of(9), 200, 8, dropout=share)])
+    empty = torch.cat([batch.text.text[:, 0, 0] == -1 for batch in batches(cache_of(9), 200, 8, dropout=share)])
     assert abs(float(empty.float().mean()) - share) < 0.04
-    kept = cache_of(9)
-    batches(kept, 3, 8, dropout=1.0)
-    assert (kept.text >= 0).all()  # dropping writes into a copy
+
+
+def test_logit_normal_levels_follow_their_density() -> None:
+    cache, rows = cache_of(3), 500
+    drawn = torch.cat([batch_of(cache, step, 8, 0, LEVELS, 0.0, "logit-normal").timesteps for step in range(rows)])
+    assert 0 <= int(drawn.min()) <= int(drawn.max()) < LEVELS
+    logits = torch.logit((drawn + 0.5) / LEVELS)
+    assert abs(float(logits.mean())) < 0.05
+    assert abs(float(logits.std()) - 1) < 0.05
 
 
 def test_the_noise_is_of_unit_scale() -> None:

@@ -78,11 +78,12 @@ def test_both_views_are_encoded_with_their_captions(samples: Path, base: Base) -
     ramp = np.asarray(Image.open(found[0].path))
     torch.testing.assert_close(cache.latents[0, 1], base.encode_images([ramp[:, ::-1]])[0], rtol=0, atol=0)
     texts = base.encode_texts(["photo of ohwx person, turned left", "photo of ohwx person, turned right", ""])
-    assert cache.text.shape[:3] == (2, 2, 2)
-    assert torch.equal(cache.text[1, :, 0], texts[:2])
-    assert torch.equal(cache.text[1, 0, 1], base.encode_texts(["photo of ohwx person"])[0])
-    assert torch.equal(cache.empty, texts[2])
-    assert not torch.equal(texts[0], texts[1])
+    assert cache.said.shape == (2, 2, 2)
+    assert len(cache.texts) == 4  # each different caption once
+    assert torch.equal(cache.texts.text[cache.said[1, :, 0]], texts.text[:2])
+    assert torch.equal(cache.texts.text[cache.said[1, 0, 1]], base.encode_texts(["photo of ohwx person"]).text[0])
+    assert torch.equal(cache.texts.text[cache.empty], texts.text[2])
+    assert not torch.equal(texts.text[0], texts.text[1])
     assert torch.equal(cache.weight[0, 1], cache.weight[0, 0].flip(-1))
     assert float(cache.weight[0, 0, 0, 0, 0]) == pytest.approx(2 * float(cache.weight[0, 1, 0, 0, 0]))
 
@@ -90,5 +91,5 @@ def test_both_views_are_encoded_with_their_captions(samples: Path, base: Base) -
 def test_without_mirroring_there_is_one_view(samples: Path, base: Base) -> None:
     found = read_samples(samples)
     cache = build_cache(found, [[sample.caption] for sample in found], base, False, 1.0, lambda: None)
-    assert cache.latents.shape[1] == cache.text.shape[1] == cache.weight.shape[1] == 1
+    assert cache.latents.shape[1] == cache.said.shape[1] == cache.weight.shape[1] == 1
     assert torch.equal(cache.weight, torch.ones_like(cache.weight))

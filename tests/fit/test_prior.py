@@ -7,9 +7,9 @@ import torch
 
 from trainer.bases.base import Base, get_base
 from trainer.fit.cache import Cache, build_cache, class_caption, read_samples
-from trainer.fit.lora import add_lora
+from trainer.fit.lora import Shape, add_lora
 from trainer.fit.objective import Examples, diffusion_loss
-from trainer.fit.prior import build_prior, prior_rows
+from trainer.fit.prior import Prior, build_prior, prior_rows
 
 PICTURES, ROWS = 3, 40
 
@@ -30,43 +30,48 @@ def cache(samples: Path, base: Base) -> Cache:
     return build_cache(found, [[sample.caption] for sample in found], base, True, 2.0, lambda: None)
 
 
-def build(base: Base, cache: Cache, captions: list[list[str]], pictures: int = PICTURES, seed: int = 0) -> Examples:
+def build(base: Base, cache: Cache, captions: list[list[str]], pictures: int = PICTURES, seed: int = 0) -> Prior:
     return build_prior(base, cache, captions, pictures, ROWS, seed, lambda: None)
 
 
 @pytest.fixture
-def prior(base: Base, cache: Cache, captions: list[list[str]]) -> Examples:
+def prior(base: Base, cache: Cache, captions: list[list[str]]) -> Prior:
     return build(base, cache, captions)
 
 
+def every_row(prior: Prior) -> Examples:
+    return prior.rows(torch.arange(len(prior.noisy)))
+
+
 @torch.no_grad()
-def test_the_answers_are_the_base_s_own(base: Base, prior: Examples) -> None:
+def test_the_answers_are_the_base_s_own(base: Base, prior: Prior) -> None:
     assert prior.noisy.shape == prior.wanted.shape == (ROWS, 4, 16, 16)
-    answers = base.predict(prior.noisy, prior.timesteps, prior.text)
+    answers = base.predict(prior.noisy, prior.timesteps, every_row(prior).text)
     torch.testing.assert_close(prior.wanted, answers, rtol=1e-3, atol=1e-3)
 
 
 def test_half_of_the_captions_are_empty_and_none_has_the_trigger(
-    base: Base, cache: Cache, captions: list[list[str]], prior: Examples
+    base: Base, cache: Cache, captions: list[list[str]], prior: Prior
 ) -> None:
     assert not any("ohwx" in caption for row in captions for caption in row)
-    allowed = torch.cat([base.encode_texts(row) for row in captions])
+    allowed = torch.cat([base.encode_texts(row).text for row in captions])
+    none = cache.texts.text[cache.empty]
     empty = 0
-    for text in prior.text:
-        empty += torch.equal(text, cache.empty)
-        assert torch.equal(text, cache.empty) or any(torch.equal(text, known) for known in allowed)
+    for text in every_row(prior).text.text:
+        empty += torch.equal(text, none)
+        assert torch.equal(text, none) or any(torch.equal(text, known) for known in allowed)
     assert empty == ROWS // 2
 
 
 def test_it_is_about_the_samples_and_about_other_people(
-    base: Base, cache: Cache, captions: list[list[str]], prior: Examples
+    base: Base, cache: Cache, captions: list[list[str]], prior: Prior
 ) -> None:
     alone = build(base, cache, captions, pictures=0)
     same = [torch.equal(a, b) for a, b in zip(prior.noisy, alone.noisy, strict=True)]
     assert same == ([True] * 8 + [False] * 8) * 2 + [True] * 8  # batches of eight take turns
 
 
-def test_seed_and_step_decide_everything(base: Base, cache: Cache, captions: list[list[str]], prior: Examples) -> None:
+def test_seed_and_step_decide_everything(base: Base, cache: Cache, captions: list[list[str]], prior: Prior) -> None:
     torch.manual_seed(99)
     again, other = build(base, cache, captions), build(base, cache, captions, seed=1)
     assert torch.equal(again.wanted, prior.wanted)
@@ -75,20 +80,19 @@ def test_seed_and_step_decide_everything(base: Base, cache: Cache, captions: lis
     assert not torch.equal(prior_rows(prior, 5, 4, 0).noisy, prior_rows(prior, 6, 4, 0).noisy)
 
 
-def test_an_untouched_adapter_has_no_loss_on_it_and_a_moved_one_learns_it_back(
-    random_base: Path, prior: Examples
-) -> None:
+def test_an_untouched_adapter_has_no_loss_on_it_and_a_moved_one_learns_it_back(random_base: Path, prior: Prior) -> None:
     base = get_base("portrait-tiny", str(random_base))
-    parameters = add_lora(base.denoiser, 4, 4.0, base.lora_targets("attention+conv"), 0)
+    shape = Shape(4, 4.0, base.lora_targets("attention+conv"))
+    parameters = list(add_lora(base.denoiser, shape, 0).values())
     with torch.no_grad():
-        assert float(diffusion_loss(base, prior, None).mean()) < 1e-6
+        assert float(diffusion_loss(base, every_row(prior), "uniform", None).mean()) < 1e-6
         for parameter in parameters:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-        moved = float(diffusion_loss(base, prior, None).mean())
+        moved = float(diffusion_loss(base, every_row(prior), "uniform", None).mean())
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     for step in range(15):
-        diffusion_loss(base, prior_rows(prior, step, 8, 0), None).mean().backward()
+        diffusion_loss(base, prior_rows(prior, step, 8, 0), "uniform", None).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        assert float(diffusion_loss(base, prior, None).mean()) < 0.7 * moved
+        assert float(diffusion_loss(base, every_row(prior), "uniform", None).mean()) < 0.7 * moved

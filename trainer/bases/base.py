@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from trainer.bases.conditioning import Conditioning
+from trainer.bases.schedule import Schedule
 from trainer.errors import MissingPartError, UsageError
 from trainer.records import RGB
 
-FAMILIES = ("portrait-tiny", "sd15")
+# The file of each family and the name it has there; a file is imported when its family is asked for.
+FAMILIES = {
+    "portrait-tiny": ("latent_unet", "PORTRAIT_TINY"),
+    "sd15": ("latent_unet", "SD15"),
+    "sdxl": ("sdxl", "SDXL"),
+    "sd3": ("sd3", "SD3"),
+    "flux1": ("flux", "FLUX1"),
+    "flux2-klein": ("flux2", "FLUX2_KLEIN"),
+    "z-image": ("z_image", "Z_IMAGE"),
+    "qwen-image": ("qwen_image", "QWEN_IMAGE"),
+}
 EMBEDDED = Path(__file__).resolve().parent / "portrait_tiny"
 Tensor = torch.Tensor
 
@@ -21,42 +34,47 @@ class Base(Protocol):
 
     Attributes:
         name: family, for lock and scorecard.
-        folder: diffusers files, or a hub name.
-        sha256: over every weight file; the hub revision for hub bases.
+        folder: diffusers files, a hub name, or a checkpoint file.
         size_px: side of the square pictures it makes.
+        at_once: how many of them can be made or asked about at once.
         denoiser: the module that adapters are put on.
-        prediction: `epsilon` or `v_prediction`, what the denoiser was trained to return.
+        component: what the family's pipeline calls it, `unet` or `transformer`: adapter files begin names with it.
         prompt_set: `attributes` or `scenes`, the kind of prompts it understands.
-        alphas: (steps,) cumulative signal variances of the noise schedule, falling from 1 to 0.
+        schedule: how it mixes pictures with noise, and what it was trained to answer.
     """
 
     name: str
     folder: str
-    sha256: str
     size_px: int
+    at_once: int
     denoiser: torch.nn.Module
-    prediction: str
+    component: str
     prompt_set: str
-    alphas: Tensor
+    schedule: Schedule
+
+    @property
+    def sha256(self) -> str:
+        """Over every weight file; the commit for hub bases."""
+        ...
 
     def encode_images(self, rgb_u8: Sequence[RGB]) -> Tensor:
         """(n, channels, height, width) float32 latents of unit scale."""
         ...
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """(n, tokens, width) float32 text embeddings."""
+    def encode_texts(self, texts: Sequence[str]) -> Conditioning:
+        """What each text says to the denoiser; the empty one as guidance has it when the base makes pictures."""
         ...
 
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What `predict` should return for these latents, noise and (n,) timesteps."""
-        ...
-
-    def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """The denoiser's output, float32, of the shape of `noisy`."""
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
+        """The denoiser's output, float32, of the shape of `noisy`; (n,) `timesteps` are levels of `schedule`."""
         ...
 
     def lora_targets(self, kind: str) -> list[str]:
         """Module name endings to adapt, for `attention` or `attention+conv`."""
+        ...
+
+    def release(self) -> None:
+        """Free everything but the denoiser; from now on only `predict` works."""
         ...
 
     def use_adapter(self, file: Path | None) -> None:
@@ -80,18 +98,42 @@ class Base(Protocol):
         ...
 
 
-def get_base(name: str, path: str | None = None, revision: str | None = None, precision: str = "fp32") -> Base:
-    """Load a base. Raises UsageError for an unknown family, MissingPartError where its files are not there."""
+def get_base(
+    name: str,
+    path: str | None = None,
+    revision: str | None = None,
+    precision: str = "fp32",
+    config: str | None = None,
+    size_px: int | None = None,
+) -> Base:
+    """Load a base.
+
+    Args:
+        name: one of `FAMILIES`.
+        path: diffusers folder, hub name or .safetensors checkpoint; None: the embedded files.
+        revision: hub commit.
+        precision: `fp32` or `bf16`.
+        config: diffusers folder or hub name that describes a .safetensors checkpoint.
+        size_px: side of the pictures; None: what the base was made for.
+
+    Raises:
+        UsageError: for an unknown family, a pickle, or a size that the family cannot make.
+        MissingPartError: where its files are not there.
+    """
     if name not in FAMILIES:
         raise UsageError(f"no base called {name!r}", f"use one of: {', '.join(FAMILIES)}")
     if path is None and name != "portrait-tiny":
         raise UsageError(f"base {name} needs base.path", "set base.path to a diffusers folder or a hub name")
-    folder = str(EMBEDDED) if path is None else path
     if path is None and not (EMBEDDED / "model_index.json").is_file():
         raise MissingPartError(f"{EMBEDDED} holds no model", "reinstall likeness-trainer: its files are not whole")
-    from trainer.bases.latent_unet import LatentUnet
+    from trainer.bases.files import Source
+    from trainer.bases.stock import StockBase
 
-    return LatentUnet(name, folder, revision, precision)
+    module, family = FAMILIES[name]
+    source = Source(path or str(EMBEDDED), revision, config)
+    return StockBase(
+        name, getattr(importlib.import_module(f"trainer.bases.{module}"), family), source, precision, size_px
+    )
 
 
 def best_device() -> torch.device:

@@ -81,7 +81,7 @@ def _facts(checkpoint: Checkpoint, base: Base, settings: Settings) -> dict[str, 
         "rank": settings.rank,
         "licence": settings.licence,
         "size_px": base.size_px,
-        "prediction": base.prediction,
+        "prediction": base.schedule.prediction,
         "base_model": hub_name(base),
     }
 

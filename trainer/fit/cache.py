@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from trainer.bases.base import Base
+from trainer.bases.conditioning import Conditioning
 from trainer.faces.attributes import mirrored
 from trainer.records import Sample
 
@@ -24,14 +25,16 @@ class Cache:
 
     Attributes:
         latents: (n, views, channels, height, width) float32.
-        text: (n, views, wordings, tokens, width) float32; the first wording is the whole caption.
-        empty: (tokens, width) float32, the embedding of the empty caption.
+        texts: every different caption once, encoded.
+        said: (n, views, wordings) int64 rows of `texts`; the first wording is the whole caption.
+        empty: the row of the empty caption.
         weight: (n, views, 1, height, width) float32 loss weights, mean 1 over each picture.
     """
 
     latents: Tensor
-    text: Tensor
-    empty: Tensor
+    texts: Conditioning
+    said: Tensor
+    empty: int
     weight: Tensor
 
 
@@ -51,18 +54,28 @@ def build_cache(
     on_sample: Callable[[], None],
 ) -> Cache:
     """Encode every sample with its wordings, and its mirror image with mirrored ones where `mirror` is on."""
-    latents, texts, weights = [], [], []
+    latents, said, weights = [], [], []
     for sample, captions in zip(samples, wordings, strict=True):
         rgb_u8 = np.asarray(Image.open(sample.path).convert("RGB"))
         views = [rgb_u8, rgb_u8[:, ::-1]] if mirror else [rgb_u8]
-        said = [captions, [mirrored_caption(caption) for caption in captions]][: len(views)]
+        said.append([captions, [mirrored_caption(caption) for caption in captions]][: len(views)])
         encoded = base.encode_images(views)
         weight = face_weights(sample.face_box, encoded.shape[-2], encoded.shape[-1], face_weight)
         latents.append(encoded)
-        texts.append(torch.stack([base.encode_texts(of_view) for of_view in said]))
         weights.append(torch.stack([weight, weight.flip(-1)][: len(views)]))
         on_sample()
-    return Cache(torch.stack(latents), torch.stack(texts), base.encode_texts([""])[0], torch.stack(weights))
+    texts, rows = encoded_once(base, ["", *(text for views in said for of_view in views for text in of_view)])
+    shape = len(samples), len(said[0]), len(said[0][0])
+    return Cache(torch.stack(latents), texts, rows[1:].view(shape), int(rows[0]), torch.stack(weights))
+
+
+def encoded_once(base: Base, texts: Sequence[str]) -> tuple[Conditioning, Tensor]:
+    """Each different text encoded once, and the (n,) int64 row of every text given.
+
+    Captions repeat themselves, and one of them is 4 MB for a base with a T5 of 512 tokens.
+    """
+    different = list(dict.fromkeys(texts))
+    return base.encode_texts(different), torch.tensor([different.index(text) for text in texts])
 
 
 def wordings_of(caption: str, count: int, word_dropout: float, rng: np.random.Generator) -> list[str]:

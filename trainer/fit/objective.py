@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from trainer.bases.base import Base
+from trainer.bases.conditioning import Conditioning, joined_texts
+from trainer.bases.schedule import EPSILON, FLOW
 from trainer.fit.batches import Batch
 
 Tensor = torch.Tensor
+MIN_SNR = 1e-3  # below, a schedule that ends in pure noise would weigh without bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +22,14 @@ class Examples:
     Attributes:
         noisy: (n, channels, height, width) noised latents.
         timesteps: (n,) their noise levels.
-        text: (n, tokens, width) caption embeddings.
+        text: n encoded captions.
         wanted: what `Base.predict` should return, of the shape of `noisy`.
         weight: (n, 1, height, width) loss weights by place.
     """
 
     noisy: Tensor
     timesteps: Tensor
-    text: Tensor
+    text: Conditioning
     wanted: Tensor
     weight: Tensor
 
@@ -41,33 +44,57 @@ class Examples:
 
 def joined(parts: list[Examples]) -> Examples:
     """All rows of all parts, in order."""
-    return Examples(*(torch.cat([getattr(part, name) for part in parts]) for name in Examples.__slots__))
+    return Examples(
+        noisy=torch.cat([part.noisy for part in parts]),
+        timesteps=torch.cat([part.timesteps for part in parts]),
+        text=joined_texts([part.text for part in parts]),
+        wanted=torch.cat([part.wanted for part in parts]),
+        weight=torch.cat([part.weight for part in parts]),
+    )
 
 
 def examples_of(base: Base, batch: Batch) -> Examples:
     """The batch noised, with the target that belongs to the base's kind of prediction."""
-    noisy = noised(base.alphas, batch.latents, batch.noise, batch.timesteps)
-    wanted = base.target(batch.latents, batch.noise, batch.timesteps)
+    noisy = base.schedule.noised(batch.latents, batch.noise, batch.timesteps)
+    wanted = base.schedule.target(batch.latents, batch.noise, batch.timesteps)
     return Examples(noisy, batch.timesteps, batch.text, wanted, batch.weight)
 
 
-def noised(alphas: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """sqrt(alpha) latents + sqrt(1 - alpha) noise (arXiv 2006.11239, eq. 4)."""
-    kept = alphas[timesteps].view(-1, 1, 1, 1)
-    return kept.sqrt() * latents + (1 - kept).sqrt() * noise
+def diffusion_loss(base: Base, given: Examples, weighting: str, min_snr_gamma: float | None) -> Tensor:
+    """(n,) mean squared error of each row, weighted by place (the face) and by noise level.
 
-
-def diffusion_loss(base: Base, given: Examples, min_snr_gamma: float | None) -> Tensor:
-    """(n,) mean squared error of each row, weighted by place (the face) and by noise level (min-SNR)."""
+    Args:
+        weighting: `uniform`, `min_snr` (with its gamma) or `debiased`.
+    """
     error = (base.predict(given.noisy, given.timesteps, given.text) - given.wanted).square() * given.weight
     per_row = error.mean(dim=(1, 2, 3))
-    if min_snr_gamma is None:
+    if weighting == "uniform":
         return per_row
-    kept = base.alphas.to(per_row.device)[given.timesteps]
-    return per_row * min_snr_weight(kept, min_snr_gamma, base.prediction == "v_prediction")
+    snr = base.schedule.snr(given.timesteps)
+    if weighting == "debiased":
+        return per_row * debiased_weight(snr, base.schedule.prediction)
+    assert min_snr_gamma is not None, "the recipe sees to it"
+    return per_row * min_snr_weight(snr, min_snr_gamma, base.schedule.prediction)
 
 
-def min_snr_weight(alphas: Tensor, gamma: float, velocity: bool) -> Tensor:
-    """(n,) min(SNR, gamma) / SNR for noise prediction, / (SNR + 1) for velocity (arXiv 2303.09556, section 3.4)."""
-    snr = alphas / (1 - alphas)
-    return snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
+def min_snr_weight(snr: Tensor, gamma: float, prediction: str) -> Tensor:
+    """(n,) weights that make min(SNR, gamma) the weight of the error in the picture (arXiv 2303.09556, section 3.4)."""
+    return snr.clamp(max=gamma) / _picture_error(snr, prediction)
+
+
+def debiased_weight(snr: Tensor, prediction: str) -> Tensor:
+    """(n,) weights that make 1 / sqrt(SNR) the weight of the error in the noise (arXiv 2310.08442).
+
+    That is sqrt(SNR) for the error in the picture, which is the other divided by the SNR.
+    """
+    snr = snr.clamp(min=MIN_SNR)
+    return snr.sqrt() / _picture_error(snr, prediction)
+
+
+def _picture_error(snr: Tensor, prediction: str) -> Tensor:
+    """(n,) how much larger the squared error in the answer is than that in the picture which it stands for.
+
+    SNR for noise, SNR + 1 for velocity. A flow's answer turned into a picture is multiplied by
+    sigma = 1 / (1 + sqrt(SNR)).
+    """
+    return {EPSILON: snr, FLOW: (1 + snr.sqrt()) ** 2}.get(prediction, snr + 1)

@@ -8,19 +8,46 @@ forward pass. It also keeps the empty caption what it was, so that guidance lead
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from trainer.bases.base import Base
+from trainer.bases.conditioning import Conditioning
 from trainer.fit.batches import stratified_levels
-from trainer.fit.cache import Cache
-from trainer.fit.objective import Examples, joined, noised
+from trainer.fit.cache import Cache, encoded_once
+from trainer.fit.objective import Examples
 from trainer.records import RGB
 
 Tensor = torch.Tensor
 SAMPLING_STEPS, GUIDANCE = 16, 2.0  # of the people made up
 BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """Answers of the base without an adapter; the first axis is the row.
+
+    Attributes:
+        noisy: (n, channels, height, width) noised latents.
+        timesteps: (n,) their noise levels.
+        wanted: what the base said, of the shape of `noisy`.
+        texts: every different caption once, encoded.
+        said: (n,) int64 rows of `texts`.
+    """
+
+    noisy: Tensor
+    timesteps: Tensor
+    wanted: Tensor
+    texts: Conditioning
+    said: Tensor
+
+    def rows(self, index: Tensor) -> Examples:
+        """The rows at these indices, for the loss; every place weighs the same."""
+        noisy = self.noisy[index]
+        text, weight = self.texts[self.said[index]], torch.ones_like(noisy[:, :1])
+        return Examples(noisy, self.timesteps[index], text, self.wanted[index], weight)
 
 
 def build_prior(
@@ -31,7 +58,7 @@ def build_prior(
     rows: int,
     seed: int,
     tick: Callable[[], None],
-) -> Examples:
+) -> Prior:
     """At least `rows` answers of the base without an adapter, in batches of eight.
 
     Half of them to the samples' own latents, so that only the trigger tells the person from the class; half to the
@@ -41,24 +68,26 @@ def build_prior(
         captions: (samples, wordings) class captions: those of the samples without the trigger.
         tick: called after each picture and each batch of answers.
     """
-    own, own_texts = cache.latents[:, 0], torch.stack([base.encode_texts(row) for row in captions])
-    sources = [(own, own_texts)]
+    prompts = [captions[index % len(captions)][-1] for index in range(pictures)]
+    texts, known = encoded_once(base, ["", *(text for row in captions for text in row), *prompts])
+    sources = [(cache.latents[:, 0], known[1 : len(known) - pictures].view(len(captions), -1))]
     if pictures:
-        prompts = [captions[index % len(captions)][-1] for index in range(pictures)]
-        sources.append((_made_up(base, prompts, seed, tick), base.encode_texts(prompts)[:, None]))
-    parts = []
+        sources.append((_made_up(base, prompts, seed, tick), known[-pictures:, None]))
+    parts, said = [], []
     for index in range(-(-rows // BATCH)):
         rng = np.random.default_rng((seed, 2, index))
-        latents, texts = sources[index % len(sources)]
+        latents, wordings = sources[index % len(sources)]
         chosen = torch.from_numpy(rng.integers(len(latents), size=BATCH))
-        text = texts[chosen, torch.from_numpy(rng.integers(texts.shape[1], size=BATCH))]
-        text[::2] = cache.empty
-        parts.append(_answered(base, latents[chosen], text, rng))
+        words = wordings[chosen, torch.from_numpy(rng.integers(wordings.shape[1], size=BATCH))]
+        words[::2] = known[0]
+        parts.append(_answered(base, latents[chosen], texts[words], rng))
+        said.append(words)
         tick()
-    return joined(parts)
+    noisy, timesteps, wanted = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Prior(noisy, timesteps, wanted, texts, torch.cat(said))
 
 
-def prior_rows(prior: Examples, step: int, count: int, seed: int) -> Examples:
+def prior_rows(prior: Prior, step: int, count: int, seed: int) -> Examples:
     """The `count` rows that belong to `step`; no state is kept."""
     rng = np.random.default_rng((seed, 3, step))
     return prior.rows(torch.from_numpy(rng.integers(len(prior.noisy), size=count)))
@@ -74,16 +103,20 @@ def _made_up(base: Base, prompts: Sequence[str], seed: int, tick: Callable[[], N
         found[index] = rgb_u8
         tick()
 
-    base.sample(prompts, seeds, SAMPLING_STEPS, GUIDANCE, BATCH, keep)
+    base.sample(prompts, seeds, SAMPLING_STEPS, GUIDANCE, base.at_once, keep)
     return base.encode_images([found[index] for index in range(count)])
 
 
 @torch.no_grad()
-def _answered(base: Base, latents: Tensor, text: Tensor, rng: np.random.Generator) -> Examples:
-    """The latents noised at levels spread over the whole schedule, and what the base says to them."""
+def _answered(
+    base: Base, latents: Tensor, text: Conditioning, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The latents noised at levels spread over the whole schedule, these levels, and what the base says to them."""
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**62))))
-    timesteps = stratified_levels(len(latents), len(base.alphas), rng)
-    noisy = noised(base.alphas, latents, noise, timesteps)
+    timesteps = stratified_levels(len(latents), len(base.schedule), rng)
+    noisy = base.schedule.noised(latents, noise, timesteps)
     device = next(base.denoiser.parameters()).device
-    wanted = base.predict(noisy.to(device), timesteps.to(device), text.to(device)).cpu()
-    return Examples(noisy, timesteps, text, wanted, torch.ones_like(noisy[:, :1]))
+    answers = []
+    for rows in torch.split(torch.arange(len(noisy)), base.at_once):
+        answers.append(base.predict(noisy[rows].to(device), timesteps[rows].to(device), text[rows].to(device)).cpu())
+    return noisy, timesteps, torch.cat(answers)

@@ -1,0 +1,261 @@
+"""What a step costs at real shapes: our loop beside the bare forward and backward pass with the same adapter.
+
+    python scripts/bench/step_time.py --base sd15 --steps 6
+    python scripts/bench/step_time.py --base sdxl --blocks 2 --px 512
+    python scripts/bench/step_time.py --count
+
+The UNet has the full configuration (`--blocks N`: at most N transformer blocks a layer, to fit a small machine) and
+random weights; VAE and text encoders are tiny, since neither works during a step. One sample a step, no prior. Each
+side runs in a process of its own, one after the other; the first step, which warms up, does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+SD15 = {"sample_size": 64, "cross_attention_dim": 768}
+SDXL = {
+    "sample_size": 128, "block_out_channels": (320, 640, 1280), "cross_attention_dim": 2048,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10), "attention_head_dim": (5, 10, 20), "use_linear_projection": True,
+    "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
+}  # fmt: skip
+SD35_MEDIUM = {
+    "sample_size": 128, "patch_size": 2, "in_channels": 16, "num_layers": 24, "attention_head_dim": 64,
+    "num_attention_heads": 24, "joint_attention_dim": 4096, "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048, "out_channels": 16, "pos_embed_max_size": 384, "qk_norm": "rms_norm",
+    "dual_attention_layers": tuple(range(13)),
+}  # fmt: skip
+FLUX2_KLEIN_4B = {
+    "num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680,
+    "guidance_embeds": False,
+}  # fmt: skip
+RANK = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", choices=("sd15", "sdxl"), default="sd15")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--px", type=int)
+    parser.add_argument("--blocks", type=int)
+    parser.add_argument("--targets", choices=("attention", "attention+conv"), default="attention")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--count", action="store_true", help="only count parameters, as the recipes' estimates do")
+    parser.add_argument("--side", choices=("ours", "bare"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.count:
+        count()
+    elif args.side:
+        print(json.dumps({"ours": ours, "bare": bare}[args.side](args)))
+    else:
+        compare(args)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Both sides, then one line of each."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parameters = save_base(args, folder / "base")
+        print(f"{args.base}: {parameters / 1e6:.0f} M parameters, {args.precision}, {torch.get_num_threads()} threads")
+        print(f"{platform.machine()}, torch {torch.__version__}, {json.dumps(vars(args), default=str)}")
+        found = {}
+        for side in ("bare", "ours"):
+            command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", name]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found[side] = json.loads(done.stdout.splitlines()[-1])
+            print(side, json.dumps(found[side]), flush=True)
+        print(f"ours / bare: {found['ours']['median_s'] / found['bare']['median_s']:.3f}")
+
+
+def ours(args: argparse.Namespace) -> dict:
+    """`trainer.fit.stage.fit` with the recipe of that base."""
+    from trainer.console import Console
+    from trainer.fit import stage
+    from trainer.recipe import load_recipe
+
+    said = {
+        "fit.steps": args.steps + 1, "fit.checkpoint_every": args.steps + 1, "fit.batch_size": 1, "fit.rank": RANK,
+        "fit.alpha": RANK, "fit.targets": args.targets, "fit.prior_batch": 0, "fit.wordings": 1, "fit.mirror": "false",
+    }  # fmt: skip
+    recipe = load_recipe(args.base, [f"{key}={value}" for key, value in said.items()]).recipe.fit
+    values = {name: getattr(recipe, name) for name in stage.Settings.__slots__ if name != "trigger"}
+    base, console, times = load(args), Console(quiet=True), []
+
+    @contextmanager
+    def progress(label: str, total: int):
+        def tick(done: int = 1, note: str = "") -> None:
+            if label == "fitting" and not note:
+                times.append(time.monotonic())
+                if len(times) == 1:
+                    forget_peak()
+
+        yield tick
+
+    console.progress = progress
+    (args.folder / "ours").mkdir()
+    stage.fit(sample(args.folder, base.size_px), base, stage.Settings("ohwx", **values), args.folder / "ours", console)
+    return said_of(times)
+
+
+def bare(args: argparse.Namespace) -> dict:
+    """The denoiser with the same adapter, forward and backward, on one fixed input; nothing else."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    base = load(args)
+    latents = torch.randn(1, 4, base.size_px // 8, base.size_px // 8)
+    text = base.encode_texts(["photo of ohwx person"])
+    base.release()
+    targets = base.lora_targets(args.targets)
+    inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets), base.denoiser)
+    for parameter in base.denoiser.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    base.denoiser.train()
+    forget_peak()
+    times = [time.monotonic()]
+    for _ in range(args.steps + 1):
+        base.predict(latents, torch.tensor([500]), text).square().mean().backward()
+        base.denoiser.zero_grad(set_to_none=True)
+        times.append(time.monotonic())
+    return said_of(times)
+
+
+def load(args: argparse.Namespace):
+    from trainer.bases.base import get_base
+
+    return get_base(args.base, str(args.folder / "base"), precision=args.precision, size_px=args.px)
+
+
+def save_base(args: argparse.Namespace, folder: Path) -> int:
+    """Write a pipeline folder whose UNet is the real one; the number of its parameters."""
+    from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    config = dict({"sd15": SD15, "sdxl": SDXL}[args.base])
+    if args.blocks:
+        layers = config.get("transformer_layers_per_block", (1,) * 4)
+        config["transformer_layers_per_block"] = tuple(min(count, args.blocks) for count in layers)
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16 if args.precision == "bf16" else torch.float32)
+    unet = UNet2DConditionModel(**config)
+    torch.set_default_dtype(torch.float32)
+    tokenizer = CLIPTokenizer.from_pretrained(ROOT / "trainer/bases/portrait_tiny/tokenizer")
+
+    def encoder(width: int, kind: type) -> torch.nn.Module:
+        return kind(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer), hidden_size=width, intermediate_size=64, num_hidden_layers=2,
+                num_attention_heads=8, max_position_embeddings=tokenizer.model_max_length, projection_dim=width,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )  # fmt: skip
+
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+    parts = {"vae": vae, "tokenizer": tokenizer, "unet": unet, "text_encoder": encoder(768, CLIPTextModel)}
+    parts["scheduler"] = DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    if args.base == "sdxl":
+        parts |= {"text_encoder_2": encoder(1280, CLIPTextModelWithProjection), "tokenizer_2": tokenizer}
+    else:
+        parts |= {"safety_checker": None, "feature_extractor": None}
+    pipelines = {"sd15": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
+    for name, part in parts.items():
+        if part is not None:
+            part.save_pretrained(folder / name)
+    index = {name: part and [type(part).__module__.split(".")[0], type(part).__name__] for name, part in parts.items()}
+    index = {name: entry or [None, None] for name, entry in index.items()}
+    folder.joinpath(DiffusionPipeline.config_name).write_text(
+        json.dumps({"_class_name": pipelines[args.base], **index})
+    )
+    return sum(parameter.numel() for parameter in unet.parameters())
+
+
+def sample(folder: Path, size_px: int) -> Path:
+    """A prepared imagefolder of one picture of noise."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (size_px, size_px, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "0.png")
+    row = {"file_name": "0.png", "text": "photo of ohwx person", "face_box": [0.2, 0.2, 0.8, 0.8]}
+    (folder / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    return folder
+
+
+def said_of(times: list[float]) -> dict:
+    """Seconds a step after the first, and the most memory held during the steps."""
+    steps = [after - before for before, after in itertools.pairwise(times[1:])]
+    return {
+        "median_s": round(statistics.median(steps), 3),
+        "min_s": round(min(steps), 3),
+        "max_s": round(max(steps), 3),
+        "peak_gb": round(peak_bytes() / 1e9, 2),
+    }
+
+
+def forget_peak() -> None:
+    """From here on, the peak is that of the steps and no longer that of loading."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def count() -> None:
+    """Parameters of the denoisers, and of rank-16 adapters on their attention and on all their layers."""
+    import diffusers
+    from peft import LoraConfig, inject_adapter_in_model
+
+    from trainer.bases import flux, flux2, latent_unet, qwen_image, sd3, z_image
+
+    shapes = {
+        "sd15": (diffusers.UNet2DConditionModel, SD15, latent_unet.TARGETS),
+        "sdxl": (diffusers.UNet2DConditionModel, SDXL, latent_unet.TARGETS),
+        "sd35-medium": (diffusers.SD3Transformer2DModel, SD35_MEDIUM, sd3.TARGETS),
+        "flux1-dev": (diffusers.FluxTransformer2DModel, {"guidance_embeds": True}, flux.TARGETS),
+        "flux2-klein": (diffusers.Flux2Transformer2DModel, FLUX2_KLEIN_4B, flux2.TARGETS),
+        "qwen-image": (diffusers.QwenImageTransformer2DModel, {}, qwen_image.TARGETS),
+        "z-image": (diffusers.ZImageTransformer2DModel, {}, z_image.TARGETS),
+    }
+    for name, (kind, config, targets) in shapes.items():
+        said = [name]
+        for endings in targets.values():
+            with torch.device("meta"):
+                model = kind(**config).requires_grad_(False)
+                own = sum(parameter.numel() for parameter in model.parameters())
+                options = {"r": RANK, "target_modules": endings, "init_lora_weights": False}
+                inject_adapter_in_model(LoraConfig(**options), model)
+            added = sum(parameter.numel() for parameter in model.parameters()) - own
+            said.append(f"{added / 1e6:.1f} M")
+        print(f"{said[0]}: {own / 1e6:.0f} M, adapters {' and '.join(said[1:])}")
+
+
+if __name__ == "__main__":
+    main()

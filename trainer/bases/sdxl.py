@@ -1,0 +1,49 @@
+"""Stable Diffusion XL (arXiv 2307.01952): a larger UNet, two CLIP text encoders, and the picture's size as an input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from trainer.bases.base import Tensor
+from trainer.bases.conditioning import Conditioning
+from trainer.bases.latent_unet import TARGETS
+from trainer.bases.stock import Family
+
+LATENT_PX = 8  # a latent's side in pixels
+
+
+def encode_text(pipeline: Any, text: str, device: torch.device) -> Conditioning:
+    """(1, tokens, width) of both encoders, and the second's pooled vector; zeros where guidance has zeros."""
+    embeds, _, pooled, _ = pipeline.encode_prompt(text, device=device, do_classifier_free_guidance=False)
+    if not text and pipeline.config.force_zeros_for_empty_prompt:
+        return Conditioning(torch.zeros_like(embeds), torch.zeros_like(pooled))
+    return Conditioning(embeds, pooled)
+
+
+def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
+    """The UNet's answer for whole pictures of this very size (section 2.2: original size, crop corner, target size)."""
+    height, width = (LATENT_PX * side for side in noisy.shape[-2:])
+    size = torch.tensor([height, width, 0, 0, height, width], device=noisy.device, dtype=noisy.dtype)
+    answer: Tensor = denoiser(
+        noisy.contiguous(memory_format=torch.channels_last),
+        times,
+        text.text,
+        added_cond_kwargs={"text_embeds": text.pooled, "time_ids": size.expand(len(noisy), -1)},
+    ).sample
+    return answer
+
+
+# The VAE stays in fp32 whatever the precision (`load_pipeline`): this one's activations overflow fp16.
+SDXL = Family(
+    pipeline=StableDiffusionXLPipeline,
+    denoiser="unet",
+    encode_text=encode_text,
+    predict=predict,
+    targets=TARGETS,
+    channels_last=True,
+    options={"add_watermarker": False},
+    single_file=True,
+)

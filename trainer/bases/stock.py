@@ -1,0 +1,212 @@
+"""A stock diffusers pipeline in memory, as `trainer.bases.base.Base` wants it: what all families share."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer.bases.base import Tensor, best_device
+from trainer.bases.conditioning import Conditioning, joined_texts
+from trainer.bases.files import Source, load_pipeline
+from trainer.bases.loading import load_adapter
+from trainer.bases.schedule import schedule_of
+from trainer.errors import UsageError
+from trainer.records import RGB
+
+ADAPTER = "likeness"
+PATCH = 2  # latents a side of one transformer token, and of the coarsest UNet's smallest step
+AT_ONCE_PX = 8 * 512**2  # pixels of the pictures that are made or asked about at once
+SHARE_OF_GPU = 0.5  # of its memory that all parts may fill together
+
+
+def encoded(vae: Any, pixels: Tensor) -> Tensor:
+    """Latents on the denoiser's scale: the posterior's mean, and what the pipelines undo before decoding."""
+    latents: Tensor = vae.encode(pixels).latent_dist.mode()
+    config = vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is not None and std is not None:
+        latents = (latents - channels(mean, latents)) / channels(std, latents)
+    shift: float = getattr(config, "shift_factor", None) or 0.0
+    scale: float = config.scaling_factor
+    return (latents - shift) * scale
+
+
+def channels(values: Sequence[float], like: Tensor) -> Tensor:
+    """(1, channels, 1, 1) of one value each."""
+    return torch.tensor(values).view(1, -1, 1, 1).to(like)
+
+
+def guided(guidance: float, count: int) -> dict[str, Any]:
+    """How most pipelines are told the guidance scale for `count` pictures."""
+    return {"guidance_scale": guidance}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What sets a family of models apart.
+
+    Attributes:
+        pipeline: its stock diffusers class.
+        denoiser: the name of the denoiser in that class, and so of its tensors in an adapter file.
+        encode_text: (pipeline, text, device) to one row; the empty text as the pipeline's own guidance has it.
+        predict: (denoiser, its config, noisy, times, texts) to the denoiser's answer, of the shape of `noisy`.
+        targets: module name endings to adapt, by kind.
+        prompt_set: `attributes` or `scenes`, the kind of prompts it understands.
+        half: whether bf16 weights are held in bf16; else they stay fp32 and only the arithmetic is bf16.
+        channels_last: whether the denoiser is faster in that memory format: convolutions are.
+        options: for the class's `from_pretrained`.
+        encode_pixels: (vae, pixels of -1 to 1) to latents on the denoiser's scale.
+        guide: (scale, pictures) to what the pipeline is told of the guidance.
+        native_px: side of the pictures it was made for, where its files do not say.
+        single_file: whether the class reads checkpoint files in their makers' layout.
+    """
+
+    pipeline: Any
+    denoiser: str
+    encode_text: Callable[[Any, str, torch.device], Conditioning]
+    predict: Callable[[Any, Any, Tensor, Tensor, Conditioning], Tensor]
+    targets: Mapping[str, list[str]]
+    prompt_set: str = "scenes"
+    half: bool = True
+    channels_last: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    encode_pixels: Callable[[Any, Tensor], Tensor] = encoded
+    guide: Callable[[float, int], dict[str, Any]] = guided
+    native_px: int | None = None
+    single_file: bool = False
+
+
+class StockBase:
+    """One pipeline of one family; see `trainer.bases.base.Base` for what its attributes and methods mean."""
+
+    def __init__(self, name: str, family: Family, source: Source, precision: str, size_px: int | None) -> None:
+        self.name, self.folder = name, source.path
+        self._family, self._source, self._asked_px = family, source, size_px
+        self._precision, self._device = precision, best_device()
+        self._dtype = torch.bfloat16 if precision == "bf16" and family.half else torch.float32
+        if source.single and not family.single_file:
+            raise UsageError(f"base {name} is not read from a single file", "set base.path to a diffusers folder")
+        self._pipeline = load_pipeline(family.pipeline, source, self._dtype, **family.options)
+        self._pipeline.set_progress_bar_config(disable=True)
+        for part in _modules(self._pipeline).values():
+            part.requires_grad_(False).eval()
+        self.component = family.denoiser
+        self.denoiser: torch.nn.Module = getattr(self._pipeline, family.denoiser)
+        if family.channels_last:
+            self.denoiser.to(memory_format=torch.channels_last)
+        self._config = self.denoiser.config
+        self.size_px = size_px or family.native_px or _native_px(self._pipeline, self._config)
+        step_px = PATCH * self._pipeline.vae_scale_factor
+        if self.size_px % step_px:
+            raise UsageError(f"base.size_px: {self.size_px} is no multiple of {step_px}, as base {name} needs")
+        self.at_once = max(1, min(8, AT_ONCE_PX // self.size_px**2))
+        self.schedule = schedule_of(self._pipeline.scheduler, (self.size_px // step_px) ** 2)
+        self.prompt_set = family.prompt_set
+        _place(self._pipeline, self._device)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Over every weight and config file; computed when first asked for, since large bases take a minute."""
+        return self._source.sha256()
+
+    @torch.no_grad()
+    def encode_images(self, rgb_u8: Sequence[RGB]) -> Tensor:
+        """(n, channels, height, width) float32 latents: the posterior's mean on the scale of the denoiser."""
+        vae = self._pipeline.vae
+        rows = []
+        for picture in rgb_u8:  # one by one: a row's bits must not depend on its neighbours
+            pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float().div_(127.5).sub_(1)
+            rows.append(self._family.encode_pixels(vae, pixels.to(self._device)))
+        return torch.cat(rows).float().cpu()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Conditioning:
+        """One row a text, in the number format of the text encoders."""
+        rows = [self._family.encode_text(self._pipeline, text, self._device) for text in texts]
+        return joined_texts(rows).to(torch.device("cpu"))
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
+        """The denoiser's output, float32, of the shape of `noisy`."""
+        times = self.schedule.times.to(timesteps.device)[timesteps]
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            answer = self._family.predict(
+                self.denoiser, self._config, noisy.to(self._dtype), times, text.to(self._dtype)
+            )
+        return answer.float()
+
+    def lora_targets(self, kind: str) -> list[str]:
+        """Attention projections; with `attention+conv` also feed-forward layers and the convolutions of UNets."""
+        return self._family.targets[kind]
+
+    def release(self) -> None:
+        """Free everything but the denoiser; from now on only `predict` works."""
+        self._pipeline.remove_all_hooks()
+        self._pipeline = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.denoiser.to(self._device)
+
+    def use_adapter(self, file: Path | None) -> None:
+        """Load an adapter through diffusers' own loader, as any user would, or drop the one in use."""
+        self._pipeline.unload_lora_weights()
+        if file is None:
+            return
+        load_adapter(self._pipeline, file, ADAPTER, self.name)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int,
+        guidance: float,
+        batch_size: int,
+        on_picture: Callable[[int, RGB], None],
+    ) -> None:
+        """Pictures of `size_px`, each from its own seed's noise, drawn on the CPU so that devices agree."""
+        for start in range(0, len(prompts), batch_size):
+            rows = slice(start, start + batch_size)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+                pictures: Any = self._pipeline(
+                    prompt=list(prompts[rows]),
+                    generator=[torch.Generator().manual_seed(seed) for seed in seeds[rows]],
+                    num_inference_steps=steps,
+                    **self._family.guide(guidance, len(prompts[rows])),
+                    height=self.size_px,
+                    width=self.size_px,
+                    output_type="np",
+                ).images
+            for offset, picture in enumerate(pictures):
+                on_picture(start + offset, (picture * 255).round().astype(np.uint8))
+
+    def fresh(self) -> StockBase:
+        """The same base, read from its files again."""
+        return StockBase(self.name, self._family, self._source, self._precision, self._asked_px)
+
+
+def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def _native_px(pipeline: Any, config: Any) -> int:
+    side = getattr(pipeline, "default_sample_size", None) or config.sample_size
+    return int(side * pipeline.vae_scale_factor)
+
+
+def _place(pipeline: Any, device: torch.device) -> None:
+    """Put the parts on the device; where they would fill a GPU, each only while it works."""
+    if device.type == "cuda":
+        parts = _modules(pipeline).values()
+        held = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+        if held > SHARE_OF_GPU * torch.cuda.get_device_properties(device).total_memory:
+            pipeline.enable_model_cpu_offload(device=device)
+            return
+    pipeline.to(device)

@@ -1,0 +1,179 @@
+"""The loop: steps, metrics, checkpoints and states."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from trainer.bases.base import Base
+from trainer.console import Console
+from trainer.errors import DivergedError
+from trainer.fit.average import averaged, move_averages
+from trainer.fit.batches import batch_of, rows_of
+from trainer.fit.cache import Cache
+from trainer.fit.checkpoint import METRICS, Trained, save_checkpoint, save_state
+from trainer.fit.lora import lora_tensors
+from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
+from trainer.fit.optimizer import rate_at, set_rate
+from trainer.fit.prior import Prior, prior_rows
+from trainer.fit.settings import Settings
+
+STATE_EVERY_S = 20.0
+METRICS_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One fit: what it reads and what it moves.
+
+    A step's batch is a function of the seed and the step. It is worked through in parts of `batch_size` rows, one
+    after the other (accumulation) and side by side (processes), and their gradients are added up.
+
+    Attributes:
+        names: file names of the cached samples, for error messages.
+        start: see `lora.lora_start`.
+    """
+
+    base: Base
+    cache: Cache
+    names: list[str]
+    prior: Prior | None
+    settings: Settings
+    folder: Path
+    accelerator: Accelerator
+    trained: Trained
+    start: Mapping[str, torch.Tensor]
+
+    @property
+    def parts(self) -> int:
+        """Parts of a step's batch, of all processes together."""
+        return self.settings.accumulation * int(self.accelerator.num_processes)
+
+    def run(self, step: int, spent_s: float, console: Console) -> float:
+        """Make the steps that are left; the seconds spent on all of them, those before an interruption included.
+
+        Raises DivergedError before the optimizer's step when a loss or a gradient is no longer a number.
+        """
+        s, started = self.settings, time.monotonic() - spent_s
+        saved_at = time.monotonic()
+        losses: list[float] = []
+        with console.progress("fitting", s.steps) as tick:
+            tick(step)
+            while step < s.steps:
+                losses.append(self._step(step))
+                step += 1
+                if step % METRICS_EVERY == 0:
+                    tick(0, f"loss {self._record(step, losses):.4f}")
+                    losses.clear()
+                if step % s.checkpoint_every == 0 or step == s.steps:
+                    self._checkpoint(step)
+                # A state is only saved where the mean loss starts anew, so that the metrics resume alike too.
+                due = time.monotonic() - saved_at > STATE_EVERY_S and step % METRICS_EVERY == 0
+                if due and step < s.steps and self.accelerator.is_main_process:
+                    save_state(self.folder, step, time.monotonic() - started, self.trained)
+                    saved_at = time.monotonic()
+                tick()
+        return time.monotonic() - started
+
+    def _record(self, step: int, losses: Sequence[float]) -> float:
+        """Append a line to the metrics; the mean of the losses since the last one."""
+        loss = sum(losses) / len(losses)
+        if self.accelerator.is_main_process:
+            with (self.folder / METRICS).open("a") as metrics:
+                metrics.write(json.dumps({"step": step, "loss": round(loss, 5), "lr": self._rate(step - 1)}) + "\n")
+        return loss
+
+    def _checkpoint(self, step: int) -> None:
+        if self.accelerator.is_main_process:
+            with averaged(self.trained.weights, self.trained.averages):
+                save_checkpoint(self.folder, step, lora_tensors(self.base.denoiser, self.start, self.base.component))
+
+    def _step(self, step: int) -> float:
+        """One optimizer step; the mean loss of its samples."""
+        s, trained = self.settings, self.trained
+        own = range(self.accelerator.process_index, self.parts, self.accelerator.num_processes)
+        value = self._summed(sum(self._backward(step, part) for part in own))
+        norm = self.accelerator.clip_grad_norm_(list(trained.weights.values()), s.max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            raise self._diverged(step, "norm of the gradient", float(norm), range(s.batch_size * self.parts))
+        set_rate(trained.optimizer, self._rate(step))
+        trained.optimizer.step()
+        trained.optimizer.zero_grad(set_to_none=True)
+        if s.ema_decay is not None:
+            move_averages(trained.averages, trained.weights, s.ema_decay, step + 1)
+        return value
+
+    def _backward(self, step: int, part: int) -> float:
+        """Add the gradients of one part of the step's batch; what it adds to the mean loss."""
+        s = self.settings
+        given = self._examples(step, part).to(self.accelerator.device)
+        with self._dropout_of(step, part):
+            losses = diffusion_loss(self.base, given, s.weighting, s.min_snr_gamma)
+        # Divided by the samples alone: rows of the prior are added to a step, they take nothing from it.
+        loss = losses.sum() / (s.batch_size * self.parts)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            finite = torch.isfinite(losses.detach()[: s.batch_size]).tolist()
+            rows = [part * s.batch_size + row for row, good in enumerate(finite) if not good]
+            raise self._diverged(step, "loss", value, rows)
+        self.accelerator.backward(loss)
+        return value
+
+    def _examples(self, step: int, part: int) -> Examples:
+        s = self.settings
+        size = s.batch_size * self.parts
+        levels = len(self.base.schedule)
+        batch = batch_of(self.cache, step, size, s.seed, levels, s.caption_dropout, s.noise_levels)
+        samples = _part(examples_of(self.base, batch), part, s.batch_size)
+        if self.prior is None:
+            return samples
+        answers = prior_rows(self.prior, step, s.prior_batch * self.parts, s.seed)
+        return joined([samples, _part(answers, part, s.prior_batch)])
+
+    def _summed(self, value: float) -> float:
+        """Add up the gradients of all processes, and this number."""
+        if self.accelerator.num_processes == 1:
+            return value
+        gradients = [weight.grad for weight in self.trained.weights.values() if weight.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients] + [gradients[0].new_tensor([value])])
+        summed = self.accelerator.reduce(flat, "sum")
+        for gradient, part in zip(gradients, summed[:-1].split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return float(summed[-1])
+
+    def _rate(self, step: int) -> float:
+        s = self.settings
+        return rate_at(s.schedule, s.learning_rate, step, s.steps, s.warmup_steps)
+
+    @contextmanager
+    def _dropout_of(self, step: int, part: int) -> Iterator[None]:
+        """What dropout draws here depends on the seed, the step and the part alone; no generator is left changed."""
+        device = self.accelerator.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=self.settings.dropout > 0):
+            if self.settings.dropout > 0:
+                torch.manual_seed(int(np.random.default_rng((self.settings.seed, 6, step, part)).integers(2**62)))
+            yield
+
+    def _diverged(self, step: int, what: str, value: float, rows: Sequence[int]) -> DivergedError:
+        """The error that names the samples of these rows of the step's batch."""
+        s = self.settings
+        drawn = rows_of(len(self.cache.latents), step, s.batch_size * self.parts, s.seed)
+        names = sorted({self.names[int(drawn[row])] for row in rows})
+        where = f" (samples {', '.join(names)})" if names else " (answers of the base)"
+        return DivergedError(
+            f"the {what} at step {step + 1} is {value}{where}", "lower fit.learning_rate and run again"
+        )
+
+
+def _part(examples: Examples, part: int, size: int) -> Examples:
+    """The rows of one part."""
+    return examples.rows(torch.arange(part * size, (part + 1) * size))

@@ -1,0 +1,92 @@
+"""An adapter file, made by any tool, as the start of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.adapter import read_adapter
+from trainer.errors import RecipeError
+from trainer.fit.lora import NAME, lora_layers
+
+Tensor = torch.Tensor
+PREFIXES = ("base_model.model.", "unet.", "transformer.", "lora_unet_", "lora_transformer_")
+# The endings of PEFT's, diffusers' and kohya's names, and what they are.
+ENDINGS = {
+    ".lora_A.weight": "down", ".lora_down.weight": "down", ".lora_B.weight": "up", ".lora_up.weight": "up",
+    ".alpha": "alpha", ".lora_magnitude_vector": "magnitude", ".lora_magnitude_vector.weight": "magnitude",
+    ".dora_scale": "magnitude",
+}  # fmt: skip
+
+
+def warm_start(denoiser: torch.nn.Module, path: Path) -> None:
+    """Put the file's update into the adapter on the denoiser; layers that it lacks stay as they are.
+
+    A file of a smaller rank fills the first rows of A and columns of B; B is zero in the others.
+
+    Raises:
+        IntegrityError: the file is not whole safetensors, or a weight is no number.
+        RecipeError: it does not fit the adapter that the recipe asks for; every problem at once.
+    """
+    tensors, _ = read_adapter(path)
+    layers = {name.replace(".", "_"): layer for name, layer in lora_layers(denoiser).items()}
+    parts: dict[str, dict[str, Tensor]] = {}
+    strangers = []
+    for key, tensor in tensors.items():
+        stem, kind = _parsed(key)
+        if kind and stem in layers:
+            parts.setdefault(stem, {})[kind] = tensor
+        else:
+            strangers.append(key)
+    problems = [f"{stem}: {why}" for stem, part in parts.items() for why in _problems(layers[stem], part)]
+    if strangers:
+        problems.append(f"{len(strangers)} tensors belong to no adapted layer (fit.targets), such as {strangers[0]}")
+    if problems or not parts:
+        said = problems[:5] or ["it holds no LoRA"]
+        raise RecipeError([f"fit.warm_start: {path.name}: {problem}" for problem in said])
+    for stem, part in parts.items():
+        _fill(layers[stem], part)
+
+
+def _parsed(key: str) -> tuple[str, str | None]:
+    """Module name, dots as underscores, and what the tensor is of it (None: nothing known)."""
+    ending = next((ending for ending in ENDINGS if key.endswith(ending)), None)
+    stem = key.removesuffix(ending or "")
+    for prefix in PREFIXES:
+        stem = stem.removeprefix(prefix)
+    return stem.replace(".", "_"), ENDINGS.get(ending or "")
+
+
+def _problems(layer: Any, part: Mapping[str, Tensor]) -> list[str]:
+    if not {"down", "up"} <= part.keys():
+        return ["only one half of it is there"]
+    own = (layer.lora_A[NAME].weight, layer.lora_B[NAME].weight)
+    rank, own_rank = part["down"].shape[0], own[0].shape[0]
+    if rank > own_rank:
+        return [f"its rank is {rank}, above {own_rank}: raise fit.rank"]
+    if part["down"].shape[1:] != own[0].shape[1:] or part["up"].shape != (own[1].shape[0], rank, *own[1].shape[2:]):
+        return ["it has another shape: the file is of another base"]
+    if "magnitude" not in part:
+        return []
+    if NAME not in layer.lora_magnitude_vector:
+        return ["it is a DoRA: set fit.adapter=dora"]
+    same = part["magnitude"].numel() == layer.lora_magnitude_vector[NAME].weight.numel()
+    return [] if same else ["its magnitudes have another shape: the file is of another base"]
+
+
+@torch.no_grad()
+def _fill(layer: Any, part: Mapping[str, Tensor]) -> None:
+    rank = part["down"].shape[0]
+    scale = float(part["alpha"]) / rank if "alpha" in part else 1.0
+    layer.lora_A[NAME].weight[:rank] = part["down"]
+    layer.lora_B[NAME].weight[:, :rank] = part["up"].float() * (scale / layer.scaling[NAME])
+    if NAME in layer.lora_magnitude_vector:
+        vector = layer.lora_magnitude_vector[NAME]
+        if "magnitude" in part:
+            vector.weight.copy_(part["magnitude"].reshape(vector.weight.shape))
+        else:  # a plain LoRA: the length of what it makes of the weights
+            weight = layer.get_base_layer().weight
+            vector.weight.copy_(vector.get_weight_norm(weight, layer.get_delta_weight(NAME), scaling=1))
