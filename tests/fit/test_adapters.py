@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from trainer.export.keymaps import to_kohya
 
 from trainer.adapter import describe, read_adapter, write_adapter
 from trainer.bases.base import Base, get_base
 from trainer.errors import IntegrityError, RecipeError
 from trainer.fit.lora import Shape, add_lora, lora_layers, lora_start, lora_tensors
 from trainer.fit.warm_start import warm_start
+from trainer.layouts.layers import read_layers, to_kohya
 
 Tensors = dict[str, torch.Tensor]
 Layout = Callable[[Tensors], Tensors]
@@ -74,7 +74,7 @@ def test_its_file_makes_a_stock_pipeline_say_what_the_fitted_denoiser_says(
     if shape.kind == "dora" or shape.rank_pattern:
         return  # the recipe refuses these for kohya's layout
     kohya = tmp_path / "kohya.safetensors"
-    write_adapter(kohya, to_kohya(read_adapter(file)[0]), {"format": "pt"})
+    write_adapter(kohya, to_kohya(read_layers(file, *read_adapter(file))), {"format": "pt"})
     stock.use_adapter(kohya)
     torch.testing.assert_close(answer(stock), wanted, rtol=1e-3, atol=2e-4)
 
@@ -114,7 +114,7 @@ def as_peft(tensors: Tensors) -> Tensors:
 
 
 def as_kohya_of_half_alpha(tensors: Tensors) -> Tensors:
-    renamed = to_kohya(tensors)
+    renamed = to_kohya(read_layers(Path("tensors"), tensors, {}))
     return {
         name: tensor / 2 if name.endswith(".alpha") else tensor * 2 if "lora_up" in name else tensor
         for name, tensor in renamed.items()

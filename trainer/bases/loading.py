@@ -13,6 +13,7 @@ from trainer.adapter import read_adapter
 from trainer.errors import IntegrityError
 from trainer.layouts.layers import Layer, canonical, read_layers
 
+MAGNITUDE = ".lora_magnitude_vector"  # DoRA's lengths of the rows (arXiv 2402.09353, eq. 5)
 STRENGTH_TOLERANCE = 0.02  # above what bf16 rounds, far below a mistaken alpha
 
 
@@ -20,10 +21,11 @@ def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> None:
     """Load the file as any user would, under the name `adapter`.
 
     It is read and checked before diffusers sees it. Raises IntegrityError, naming the file and the layers, for a file
-    that is no whole plain LoRA or that the pipeline did not take whole.
+    that is no whole plain LoRA or DoRA or that the pipeline did not take whole.
     """
     tensors, metadata = read_adapter(file)
-    wanted = read_layers(file, tensors, metadata)
+    lengths = [name for name in tensors if name.endswith(MAGNITUDE)]
+    wanted = read_layers(file, {name: t for name, t in tensors.items() if name not in lengths}, metadata)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -38,6 +40,9 @@ def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> None:
     if left:
         names = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         raise IntegrityError(f"{file}: {len(left)} of {len(wanted)} layers are unknown to base {base}: {names}")
+    for name in lengths:
+        if adapter not in getattr(taken.get(canonical(name.removesuffix(MAGNITUDE))), "lora_magnitude_vector", ()):
+            raise IntegrityError(f"{file}: diffusers did not take {name}")
     for name, layer in wanted.items():
         _check_strength(file, name, layer, taken[name], adapter)
 
