@@ -58,6 +58,7 @@ def test_an_album_keeps_a_vector_and_a_portrait_of_each_photo(weights: Path) -> 
     detector, embedder = get_detector(weights), get_embedder("onnx", weights)
     album = look_at_album({"a": STRANGER}, 10**7, detector, embedder)
     picture = open_picture(STRANGER, 10**7).rgb_u8
+    assert album.of([]).shape == (0, 512)
     assert np.array_equal(album.of(["a"]), look([picture], detector, embedder).vectors)
     assert [portrait.shape for portrait in album.framed(["a", "a"])] == [(160, 160, 3)] * 2
 

@@ -213,3 +213,18 @@ def test_sealed_photos_among_the_training_samples_are_counted(judge: Any, demo_f
     for index, name in enumerate(judge.split.report[:2]):
         Image.fromarray(judge.portrait(judge.photos[name])).save(judge.samples / f"99{index}.png")
     assert judge(demo_files[14:])["seal"] == {"broken": 2}
+
+
+def test_the_last_checkpoint_can_be_taken_with_other_seeds_from_the_same_fit(
+    copied: Path, trained: dict[str, Any], command: Any
+) -> None:
+    changes = ["--set", "evaluate.choose=last", "--set", "evaluate.seed=5"]
+    done = command(copied, *trained["arguments"], *changes)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)["result"]
+    assert result["reused"] == ["1_prepare", "2_fit"]
+    card = json.loads((copied / result["scorecard"]).read_text())
+    assert [(row["step"], row["selected"]) for row in card["checkpoints"]] == [(8, True)]
+    samples = (copied / result["scorecard"]).parent / "samples"
+    assert {path.stem.partition("-")[2] for path in (samples / "adapter").glob("*.png")} == {"5"}
+    assert {path.stem.partition("-")[2] for path in (samples / "select/000008").glob("*.png")} == {"6"}

@@ -68,7 +68,8 @@ class Album:
 
     def of(self, names: Sequence[str]) -> Floats:
         """(len(names), d) vectors."""
-        return np.array([self.vectors[name] for name in names], np.float32)
+        width = max((len(vector) for vector in self.vectors.values()), default=0)
+        return np.array([self.vectors[name] for name in names], np.float32).reshape(len(names), width)
 
     def framed(self, names: Sequence[str]) -> list[RGB]:
         """Their portraits."""

@@ -20,7 +20,8 @@ MAX_HEADER_BYTES = 16 * 2**20  # names, and the tags that some trainers write in
 MAX_TENSORS = 50_000
 MAX_TENSOR_ELEMENTS = 2**27  # a factor of rank 4096 for a layer 32768 wide
 MAX_BYTES = 8 * 2**30
-DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
+# U8 holds the moments of 8-bit optimizers in a fit's state.
+DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "U8": 1}
 # First bytes of what is often found under a wrong name.
 STRANGERS = (
     (b"PK\x03\x04", "a PyTorch pickle or another zip archive"),
