@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from trainer.errors import MissingPartError, UsageError
+from trainer.run import sha256_of
 
 SINGLE = ".safetensors"
 PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
@@ -49,7 +50,7 @@ class Source:
         """Over every weight and config file; for a hub name the commit that was loaded."""
         if self.single:
             described = folder_sha256(Path(self.config)) if self.config and Path(self.config).is_dir() else self.config
-            return hashlib.sha256(f"{_file_sha256(Path(self.path))} {described}".encode()).hexdigest()
+            return hashlib.sha256(f"{sha256_of(Path(self.path))} {described}".encode()).hexdigest()
         return folder_sha256(Path(self.path)) if Path(self.path).is_dir() else _hub_commit(self.path, self.revision)
 
 
@@ -106,12 +107,6 @@ def folder_sha256(folder: Path) -> str:
         if path.suffix in {".safetensors", ".json", ".txt", ".model"}:
             digest.update(str(path.relative_to(folder)).encode() + b"\0")
             _feed(digest, path)
-    return digest.hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    _feed(digest, path)
     return digest.hexdigest()
 
 

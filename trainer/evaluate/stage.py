@@ -186,7 +186,10 @@ class Evaluator:
     def _gallery(self, prompts: Sequence[Prompt], tag: str, label: str, embedder: Embedder, seeds: range) -> Gallery:
         folder = self.folder / "samples" / tag
         sample_prompts(self.base, prompts, seeds, self.settings.sampling, folder, self.console, label)
-        pictures = read_pictures(folder, prompts, seeds)
+        return self._seen(prompts, tag, embedder, seeds)
+
+    def _seen(self, prompts: Sequence[Prompt], tag: str, embedder: Embedder, seeds: range) -> Gallery:
+        pictures = read_pictures(self.folder / "samples" / tag, prompts, seeds)
         return Gallery(prompts, pictures, look((p for row in pictures for p in row), self.eyes.detector, embedder))
 
     def _base_gallery(self, prompts: Sequence[Prompt], tag: str, label: str) -> Gallery:
@@ -196,7 +199,7 @@ class Evaluator:
         kept.take(*wanted)
         if sample_prompts(*wanted, self.console, label) == len(prompts) * len(self.seeds):
             kept.keep(*wanted)
-        return self._gallery(prompts, tag, label, self.eyes.judge, self.seeds)
+        return self._seen(prompts, tag, self.eyes.judge, self.seeds)
 
     def _beside(self, chosen: Checkpoint, photos: Floats) -> tuple[float, float] | None:
         """Likeness of whoever stands beside the person, adapter on and off; None where there is nobody beside."""
