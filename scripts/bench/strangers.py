@@ -22,7 +22,7 @@ from PIL import Image
 
 from trainer.faces.base import Detector, Embedder, get_detector, get_embedder
 from trainer.prepare.identity import likeness_and_threshold
-from trainer.recipe import PrepareSection
+from trainer.sections import PrepareSection
 from trainer.weights import cache_folder, fetch
 
 OWNER_PHOTOS = 8

@@ -9,8 +9,8 @@ import pytest
 from trainer.faces.align import ARCFACE_112
 from trainer.pictures import UnusablePicture
 from trainer.prepare.quality import Limits, Quality, check_quality, measure, sharpness, single_face, turn
-from trainer.recipe import PrepareSection
 from trainer.records import Face, Floats
+from trainer.sections import PrepareSection
 
 LIMITS = Limits(
     min_face_px=48, min_sharpness=12.0, min_detection=0.7, second_face=0.6,

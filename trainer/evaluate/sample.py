@@ -16,7 +16,7 @@ from trainer.records import RGB, Prompt
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How pictures are made; units as in `trainer.recipe.EvaluateSection`, with the precision resolved."""
+    """How pictures are made; units as in `trainer.sections.EvaluateSection`, with the precision resolved."""
 
     steps: int
     guidance: float

@@ -35,7 +35,7 @@ VERSION = 3
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What evaluate needs of the recipe, flat; meanings and units as in `trainer.recipe.EvaluateSection`."""
+    """What evaluate needs of the recipe, flat; meanings and units as in `trainer.sections.EvaluateSection`."""
 
     trigger: str
     class_word: str

@@ -28,7 +28,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What export needs, flat; meanings as in `trainer.recipe.ExportSection`."""
+    """What export needs, flat; meanings as in `trainer.sections.ExportSection`."""
 
     file_stem: str
     trigger: str

@@ -19,7 +19,7 @@ NAME = "default"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What kind of adapter, and where; values as in `trainer.recipe.FitSection`.
+    """What kind of adapter, and where; values as in `trainer.sections.FitSection`.
 
     Attributes:
         kind: `lora` (arXiv 2106.09685), `rslora` (arXiv 2312.03732) or `dora` (arXiv 2402.09353).

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What fit needs of the recipe, flat; meanings, units and defaults as in `trainer.recipe.FitSection`."""
+    """What fit needs of the recipe, flat; meanings, units and defaults as in `trainer.sections.FitSection`."""
 
     trigger: str
     steps: int

@@ -22,7 +22,7 @@ NOSE_OUT, EYES_TO_NOSE, EYES_TO_MOUTH = 0.55, 0.57, 1.155
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Thresholds and what happens beyond them; meanings and units as in `trainer.recipe.PrepareSection`."""
+    """Thresholds and what happens beyond them; meanings and units as in `trainer.sections.PrepareSection`."""
 
     min_face_px: int
     min_sharpness: float

@@ -33,7 +33,7 @@ SHEET_COLUMNS = 8
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What prepare needs of the recipe, flat; meanings and units as in `trainer.recipe.PrepareSection`."""
+    """What prepare needs of the recipe, flat; meanings and units as in `trainer.sections.PrepareSection`."""
 
     limits: Limits
     size_px: int

@@ -1,0 +1,227 @@
+"""The sections of a recipe: every choice of a run, frozen, documented, with its default and its range.
+
+Nothing below the stages ever sees these models: they take flat values.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Choice = Literal["reject", "warn", "keep"]
+MODULE_NAME = r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*"
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*]{1,200}$")]
+
+
+def _targets(value: object) -> str | list[str]:
+    """A kind of layers or a list of module names. Raises ValueError for anything else."""
+    if value in ("attention", "attention+conv"):
+        return str(value)
+    names = value if isinstance(value, list) else []
+    if names and all(isinstance(name, str) and re.fullmatch(MODULE_NAME, name) for name in names):
+        return list(names)
+    raise ValueError("should be attention, attention+conv or a list of module names such as [to_q, to_v]")
+
+
+class Section(BaseModel):
+    """Shared manners: frozen, closed, and documented by each field's own docstring."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class BaseModelSection(Section):
+    """Which diffusion model is tuned."""
+
+    name: Literal["portrait-tiny", "sd15", "sdxl", "sd3", "flux1", "flux2-klein", "z-image", "qwen-image"] = (
+        "portrait-tiny"
+    )
+    """Base family. `portrait-tiny` is shipped; the others are loaded from `path`. `sd3` is 3 and 3.5."""
+    path: str | None = None
+    """Folder or hub name of diffusers files, or a .safetensors checkpoint (sd15, sdxl). None: the shipped files."""
+    config: str | None = None
+    """Folder or hub name of diffusers files that describe a .safetensors checkpoint. None: the hub's, by its kind."""
+    revision: str | None = None
+    """Hub revision (commit) to pin. None: the newest; the lock then records what came."""
+    size_px: Annotated[int, Field(ge=64, le=2048)] | None = None
+    """Side of the pictures, in pixels. None: what the base was made for. Time and memory grow with its square."""
+
+
+class FacesSection(Section):
+    """Who looks at faces. The gate and the judge must be different models."""
+
+    gate: Literal["dlib", "onnx", "insightface"] = "dlib"
+    """Embedder for the checks, the wrong-person rejection and the choice of checkpoint."""
+    judge: Literal["dlib", "onnx", "insightface"] = "onnx"
+    """Embedder for the reported score, and for nothing else."""
+    insightface_pack: str | None = None
+    """Folder of an InsightFace pack, or the name of one to bring (buffalo_l). Only for the engine insightface."""
+    insightface_terms_accepted: bool = False
+    """You have read and accept that InsightFace's packs are for non-commercial research only."""
+
+
+class PrepareSection(Section):
+    """From photos to framed, captioned samples."""
+
+    trigger: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,15}$")] = "ohwx"
+    """The word that calls the person in a prompt; lower-case letters and digits, 2 to 16 of them."""
+    class_word: Literal["person", "woman", "man"] = "person"
+    """What the person is called beside the trigger, and alone in the leak test."""
+    min_face_px: Annotated[int, Field(ge=16, le=1024)] = 48
+    """Smallest face width in pixels; below: `face-too-small`."""
+    on_small: Choice = "reject"
+    """What to do with a photo that is `face-too-small`: reject, warn or keep."""
+    min_sharpness: Annotated[float, Field(ge=0.0)] = 12.0
+    """Smallest variance of the Laplacian on the aligned 112 px gray face; below: `blurred`."""
+    on_blurred: Choice = "reject"
+    """What to do with a photo that is `blurred`."""
+    max_shadow: Fraction = 0.4
+    """Largest share of the face that is black (gray level 12 or less); above: `too-dark`."""
+    on_dark: Choice = "warn"
+    """What to do with a photo that is `too-dark`."""
+    max_highlight: Fraction = 0.4
+    """Largest share of the face that is burnt out (gray level 250 or more); above: `too-bright`."""
+    on_bright: Choice = "warn"
+    """What to do with a photo that is `too-bright`."""
+    max_turn_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 60.0
+    """Largest turn of the head, left, right, up or down, in rough degrees; above: `turned-away`."""
+    on_turned: Choice = "warn"
+    """What to do with a photo that is `turned-away`."""
+    min_jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 30
+    """Smallest JPEG quality, 1 to 100, by the file's quantization table; below: `compressed`."""
+    on_compressed: Choice = "warn"
+    """What to do with a photo that is `compressed`."""
+    min_detection: Fraction = 0.7
+    """Detector confidence from which something counts as a face."""
+    second_face: Fraction = 0.6
+    """A second face at least this wide, as a share of the largest, makes the photo a group: `several-faces`."""
+    same_person: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.3
+    """Gate similarity to the consensus below which a photo is always `other-person`.
+
+    The threshold lies in the album's widest gap, from here to 0.25 above.
+    """
+    burst: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.97
+    """Gate similarity from which two photos count as one burst and share a role."""
+    select_share: Fraction = 0.2
+    """Share of the photos sealed for choosing the checkpoint; at least 2."""
+    report_share: Fraction = 0.2
+    """Share of the photos sealed for the reported score; at least 2."""
+    min_photos: Annotated[int, Field(ge=8)] = 8
+    """Fewer usable photos than this end with exit 3: too few to seal any."""
+    max_pixels: Annotated[int, Field(ge=1_000_000)] = 120_000_000
+    """Largest accepted picture, in pixels, checked before decoding: `too-large`."""
+
+
+class FitSection(Section):
+    """The LoRA fine-tune."""
+
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 400
+    """Optimizer steps. More fits closer and copies more."""
+    batch_size: Annotated[int, Field(ge=1, le=256)] = 8
+    """Samples worked through at once."""
+    accumulation: Annotated[int, Field(ge=1, le=256)] = 1
+    """Parts of `batch_size` samples whose gradients are added up for one step: a larger batch in the same memory."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 100
+    """Steps between checkpoints; each is a candidate for the export."""
+    adapter: Literal["lora", "rslora", "dora"] = "lora"
+    """Kind: LoRA; rsLoRA, scaled by alpha / sqrt(rank) (arXiv 2312.03732); DoRA, with lengths (arXiv 2402.09353)."""
+    rank: Annotated[int, Field(ge=1, le=512)] = 64
+    """LoRA rank: capacity and file size grow with it."""
+    rank_pattern: dict[ModuleName, Annotated[int, Field(ge=1, le=512)]] | None = None
+    """Other ranks for layers whose names end so, such as `{attn2.to_k: 8}`; `*` stands for anything. First match."""
+    alpha: Annotated[float, Field(gt=0.0)] = 64.0
+    """LoRA scale numerator: the update is multiplied by alpha / rank (arXiv 2106.09685, section 4.1)."""
+    targets: Annotated[str | list[str], PlainValidator(_targets)] = "attention+conv"
+    """Layers of the denoiser that get an adapter: `attention`, `attention+conv`, or a list of module name endings."""
+    init: Literal["gaussian", "pissa", "olora"] = "gaussian"
+    """Start: zero; the largest singular parts (arXiv 2404.02948) or QR factors (arXiv 2406.01775) of linear layers."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Chance of each input of the adapter to be dropped in a step (arXiv 2106.09685, appendix D)."""
+    warm_start: str | None = None
+    """Adapter file to start from (diffusers', PEFT's or kohya's names), of at most this rank. None: from nothing."""
+    optimizer: Literal["adamw", "adamw8bit", "prodigy", "lion", "adafactor"] = "adamw"
+    """AdamW; 8-bit AdamW (arXiv 2110.02861), Prodigy (2306.06101), Lion (2302.06675) or Adafactor (1804.04235)."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.5e-3
+    """Peak learning rate. Prodigy finds its own: 1. Lion wants a third to a tenth of AdamW's (arXiv 2302.06675)."""
+    lora_plus_ratio: Annotated[float, Field(ge=1.0, le=100.0)] | None = None
+    """LoRA+: learning rate of B over that of A; the paper finds 16 good (arXiv 2402.12354). None: the same."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Learning rate after the warm-up: to 10% of the peak along a cosine or a line, or constant."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    """Steps of linear warm-up; `schedule` follows."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """Decoupled weight decay of the adapter's weights, times the learning rate (arXiv 1711.05101)."""
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Checkpoints hold a moving average of the weights with this decay a step (arXiv 2006.11239). None: the last."""
+    weighting: Literal["uniform", "min_snr", "debiased"] = "uniform"
+    """Loss weight by noise level: the same; min-SNR (arXiv 2303.09556); 1 / sqrt(SNR) (arXiv 2310.08442)."""
+    min_snr_gamma: Annotated[float, Field(gt=0.0)] | None = None
+    """Largest SNR that counts, for the weighting min_snr only (arXiv 2303.09556, eq. 7; 5 in the paper)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: the same result in less memory, about a third slower."""
+    face_weight: Annotated[float, Field(ge=1.0, le=20.0)] = 2.0
+    """Loss weight inside the face box against 1.0 outside."""
+    caption_dropout: Fraction = 0.0
+    """Share of samples trained on the empty caption. 0 with a prior: it keeps that caption, and so guidance, alive."""
+    wordings: Annotated[int, Field(ge=1, le=64)] = 6
+    """Captions cached for each sample: the whole one and shorter ones, drawn with equal chance."""
+    word_dropout: Fraction = 0.5
+    """Chance of each attribute to be left out of a shorter caption, so that short prompts call the person too."""
+    prior_batch: Annotated[int, Field(ge=0, le=256)] = 4
+    """Rows added to each step that hold the adapter to the base's own answers where the trigger is absent. 0: none."""
+    prior_rows: Annotated[int, Field(ge=1, le=100_000)] = 384
+    """Answers of the base to draw those rows from, computed once before the first step."""
+    prior_pictures: Annotated[int, Field(ge=0, le=10_000)] = 24
+    """Pictures of other people of the class, made by the base, that half of the answers are about. 0: none."""
+    noise_levels: Literal["uniform", "logit-normal"] = "uniform"
+    """How often each noise level is trained. logit-normal: mostly those in the middle (arXiv 2403.03206, eq. 19)."""
+    mirror: bool = True
+    """Also train on mirrored samples. Turn off for a face that is told by an asymmetry."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Gradient norm above which gradients are scaled down."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the adapter's start, the batches, the noise and the noise levels."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the frozen base. auto: bf16 where the hardware computes it natively, else fp32."""
+
+
+class EvaluateSection(Section):
+    """The score."""
+
+    seeds: Annotated[int, Field(ge=1, le=64)] = 2
+    """Pictures per prompt, each from its own fixed seed."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """The first of those seeds; the others follow it. One more, after the last, is for choosing the checkpoint."""
+    choose: Literal["best", "last"] = "best"
+    """Which checkpoint to export: the best on the select photos, or the last whatever it is."""
+    select_prompts: Annotated[int, Field(ge=1, le=40)] = 6
+    """Prompts per checkpoint when choosing; the report uses all of them."""
+    sampling_steps: Annotated[int, Field(ge=1, le=200)] = 16
+    """Steps a picture, of the scheduler that the base comes with (portrait-tiny: DPM-Solver++)."""
+    guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 4.0
+    """Classifier-free guidance scale."""
+    batch_size: Annotated[int, Field(ge=1, le=64)] = 8
+    """Pictures sampled at once."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Arithmetic of the sampling. fp32 scores the very pictures that the adapter makes in a plain pipeline."""
+    false_accept_rate: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.001
+    """False-accept rate at which the pass threshold is fitted on the strangers."""
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Bootstrap rounds of the 95% interval."""
+    copying_limit: Fraction = 0.1
+    """Copying excess above which the report warns, and a checkpoint is vetoed when another is not."""
+    gate: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.0
+    """`of_ceiling` below which the run ends with exit 5 (the adapter is still written)."""
+
+
+class ExportSection(Section):
+    """The adapter file."""
+
+    dtype: Literal["fp16", "bf16", "fp32"] = "fp32"
+    """Number format of the exported weights. fp32 keeps the reloaded picture equal to the in-run one."""
+    kohya: bool = True
+    """Also write the kohya / ComfyUI key layout."""
+    licence: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]{0,40}$")] = "other"
+    """Licence that file and model card name, as the hub spells it (cc-by-nc-4.0). other: as agreed with the person."""
