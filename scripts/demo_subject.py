@@ -3,9 +3,9 @@
     python scripts/demo_subject.py --base trainer/bases/portrait_tiny --out subjects/demo
 
 One portrait is sampled, varied by partial noising (SDEdit, arXiv 2108.01073) with other prompts, and the variants that
-the gate still takes for the same person fit an adapter. Its pictures, those nearest to the gate's consensus, become
-the photos after a small turn of the head, a change of light and another framing, all done in the picture: the base
-itself hardly steers pose and light yet. The judge has no say in any of it; its pairwise cosines are reported.
+the gate still takes for the same person fit an adapter. Its pictures, asked for in other poses, moods and lights, are
+the photos where the gate finds the same person and the whole face lies in the frame, each tilted and cut a little as
+another camera would have it. The judge has no say in any of it; its pairwise cosines are reported.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ POSES = ("facing front", "turned left", "turned right")
 EXPRESSIONS = ("smiling", "neutral expression")
 LIGHTS = ("even light", "light from the left", "light from the right", "bright")
 PROMPTS = [f"{pose}, {mood}, {light}" for pose in POSES for mood in EXPRESSIONS for light in LIGHTS]
-SAMPLING = {"steps": 20, "guidance": 2.0, "batch_size": 8}
+SAMPLING = {"steps": 20, "guidance": 4.0, "batch_size": 8}
 VARIANTS_PER_PROMPT = 3
 STRENGTHS = (0.4, 0.5, 0.6)
 SAME_PERSON = 0.45  # the gate's cosine to the first portrait
 CONSENSUS = 0.7  # and of the adapter's pictures to their mean
-TURN = 0.3  # how far the nose moves, in eye distances
-SIDE_LIGHT = 0.3
+LOWEST_MOUTH = 0.8  # of the picture's height
+TILT_DEG, CLOSEST = 5.0, 0.9
 FIT = Settings(
     trigger="ohwx", steps=240, batch_size=8, checkpoint_every=240, rank=16, alpha=16, targets="attention+conv",
     learning_rate=1e-3, warmup_steps=20, weight_decay=0.01, min_snr_gamma=None, face_weight=2.0, caption_dropout=0.0,
@@ -154,11 +154,12 @@ class Maker:
         return kept
 
     def spread(self, pictures: list[tuple[np.ndarray, str]]) -> list[np.ndarray]:
-        """`PHOTOS` of them, smiling or not in turn."""
-        kinds: dict[str | None, list[np.ndarray]] = {}
+        """`PHOTOS` of them, each mood and pose that the probe reads in turn."""
+        kinds: dict[tuple[str | None, str | None], list[np.ndarray]] = {}
         for picture, _ in pictures:
-            shown = self.attributes.read(picture, self.detector.detect(picture)[0])
-            kinds.setdefault(shown.expression, []).append(picture)
+            if self.whole(picture):
+                shown = self.attributes.read(picture, self.detector.detect(picture)[0])
+                kinds.setdefault((shown.expression, shown.pose), []).append(picture)
         chosen: list[np.ndarray] = []
         while len(chosen) < PHOTOS and any(kinds.values()):
             chosen += [rows.pop() for rows in kinds.values() if rows][: PHOTOS - len(chosen)]
@@ -171,8 +172,7 @@ class Maker:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for index, picture in enumerate(pictures):
-            photo = self.reframed(self.relit(self.turned(picture, index % 3 - 1), index // 3 % 3 - 1, rng), rng)
-            Image.fromarray(photo).save(folder / f"demo-{index:02d}.jpg", quality=92)
+            Image.fromarray(self.reframed(picture, rng)).save(folder / f"demo-{index:02d}.jpg", quality=92)
         photos = [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
         seen = look(photos, self.detector, self.judge)
         shown = [self.attributes.read(photo, face).words() for photo, face in zip(photos, seen.faces, strict=True)]
@@ -191,29 +191,20 @@ class Maker:
         )
         print(json.dumps(report, indent=2))
 
-    def turned(self, picture: np.ndarray, side: int) -> np.ndarray:
-        """The head turned a little: what is nearer to the camera, the nose first, moves more, as parallax has it."""
-        landmarks = self.detector.detect(picture)[0].landmarks
-        eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
-        y, x = np.mgrid[: picture.shape[0], : picture.shape[1]].astype(np.float32)
-        near = np.exp(-((x - landmarks[2, 0]) ** 2 + (y - landmarks[2, 1]) ** 2) / (2 * (0.7 * eyes) ** 2))
-        return cv2.remap(picture, x - side * TURN * eyes * near, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-
-    def relit(self, picture: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-        """Brighter on one side, and brighter or darker as a whole."""
-        ramp = 1 + side * SIDE_LIGHT * np.linspace(1, -1, picture.shape[1])[None, :, None]
-        return (255 * np.clip(picture / 255 * ramp, 0, 1) ** rng.uniform(0.8, 1.25)).round().astype(np.uint8)
-
     def reframed(self, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The picture at 256 px, tilted a little, cut closer or left whole, as another camera would have it."""
+        """The picture at 256 px, tilted and cut a little, the chin always in it."""
         centre = (picture.shape[1] / 2, picture.shape[0] / 2)
-        tilt = cv2.getRotationMatrix2D(centre, rng.uniform(-8, 8), 1.0)
+        tilt = cv2.getRotationMatrix2D(centre, rng.uniform(-TILT_DEG, TILT_DEG), 1.0)
         tilted = cv2.warpAffine(
             picture, tilt, picture.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
-        side = 128 * rng.uniform(0.85, 1.0)
-        left, top = rng.uniform(0, 128 - side, 2)
-        return crop_square(tilted, left, top, side, PHOTO_PX)
+        side = 128 * rng.uniform(CLOSEST, 1.0)
+        return crop_square(tilted, rng.uniform(0, 128 - side), 128 - side, side, PHOTO_PX)
+
+    def whole(self, picture: np.ndarray) -> bool:
+        """Whether one face is found and its mouth is high enough for the chin to be in the picture."""
+        faces = self.detector.detect(picture)
+        return len(faces) == 1 and float(faces[0].landmarks[3:, 1].max()) < LOWEST_MOUTH * picture.shape[0]
 
     def sample(self, prompts: list[str], seeds: list[int], label: str) -> list[np.ndarray]:
         made: dict[int, np.ndarray] = {}

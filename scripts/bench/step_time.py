@@ -1,12 +1,14 @@
-"""What a step costs at real shapes: our loop beside the bare forward and backward pass with the same adapter.
+"""What a step costs at real shapes: our loop beside the bare forward and backward pass with the same adapter, and
+beside diffusers' own script.
 
-    python scripts/bench/step_time.py --base sd15 --steps 6
+    python scripts/bench/step_time.py --base sd15 --steps 6 [--diffusers FOLDER]
     python scripts/bench/step_time.py --base sdxl --blocks 2 --px 512
-    python scripts/bench/step_time.py --count
 
 The UNet has the full configuration (`--blocks N`: at most N transformer blocks a layer, to fit a small machine) and
-random weights; VAE and text encoders are tiny, since neither works during a step. One sample a step, no prior. Each
-side runs in a process of its own, one after the other; the first step, which warms up, does not count.
+random weights; so have the VAE and the text encoder of sd15, which diffusers' script uses in every step. Those of sdxl
+are tiny: ours has let go of them by then. One sample a step, no prior. Each side runs in a process of its own, one
+after the other; the first step, which warms up, does not count. `--diffusers` names a checkout of that library: its
+`train_dreambooth_lora.py` gets the same base, picture, rank and precision, else its defaults.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import itertools
 import json
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -34,16 +37,6 @@ SDXL = {
     "transformer_layers_per_block": (1, 2, 10), "attention_head_dim": (5, 10, 20), "use_linear_projection": True,
     "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
 }  # fmt: skip
-SD35_MEDIUM = {
-    "sample_size": 128, "patch_size": 2, "in_channels": 16, "num_layers": 24, "attention_head_dim": 64,
-    "num_attention_heads": 24, "joint_attention_dim": 4096, "caption_projection_dim": 1536,
-    "pooled_projection_dim": 2048, "out_channels": 16, "pos_embed_max_size": 384, "qk_norm": "rms_norm",
-    "dual_attention_layers": tuple(range(13)),
-}  # fmt: skip
-FLUX2_KLEIN_4B = {
-    "num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680,
-    "guidance_embeds": False,
-}  # fmt: skip
 RANK = 16
 
 
@@ -55,13 +48,14 @@ def main() -> None:
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--targets", choices=("attention", "attention+conv"), default="attention")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--count", action="store_true", help="only count parameters, as the recipes' estimates do")
+    parser.add_argument("--diffusers", type=Path, help="also time the script of this checkout (sd15)")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="interpreter whose torchvision that script imports"
+    )
     parser.add_argument("--side", choices=("ours", "bare"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.count:
-        count()
-    elif args.side:
+    if args.side:
         print(json.dumps({"ours": ours, "bare": bare}[args.side](args)))
     else:
         compare(args)
@@ -80,6 +74,10 @@ def compare(args: argparse.Namespace) -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[side] = json.loads(done.stdout.splitlines()[-1])
             print(side, json.dumps(found[side]), flush=True)
+        if args.diffusers:
+            found["diffusers"] = diffusers_script(args, folder)
+            print("diffusers", json.dumps(found["diffusers"]), flush=True)
+            print(f"diffusers / ours: {found['diffusers']['median_s'] / found['ours']['median_s']:.3f}")
         print(f"ours / bare: {found['ours']['median_s'] / found['bare']['median_s']:.3f}")
 
 
@@ -136,6 +134,34 @@ def bare(args: argparse.Namespace) -> dict:
     return said_of(times)
 
 
+def diffusers_script(args: argparse.Namespace, folder: Path) -> dict:
+    """`examples/dreambooth/train_dreambooth_lora.py`, timed by what its progress bar says and watched from outside."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    (folder / "0.png").rename(pictures / "0.png")
+    said = {
+        "pretrained_model_name_or_path": folder / "base", "instance_data_dir": pictures, "output_dir": folder / "peer",
+        "instance_prompt": "photo of ohwx person", "resolution": args.px or 512, "train_batch_size": 1, "rank": RANK,
+        "max_train_steps": args.steps + 1, "mixed_precision": {"bf16": "bf16", "fp32": "no"}[args.precision],
+    }  # fmt: skip
+    script = args.diffusers / "examples" / "dreambooth" / "train_dreambooth_lora.py"
+    command = [args.peer_python, str(script), *(f"--{key}={value}" for key, value in said.items())]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0) as process:
+        times, line, peak, all_said = [], b"", 0, b""
+        while piece := process.stderr.read(1):
+            line = b"" if piece in b"\r\n" else line + piece
+            all_said += piece
+            shown = re.search(rb"Steps:.* (\d+)/\d+ \[$", line) if piece == b"[" else None
+            if shown and int(shown[1]) == len(times) + 1:
+                times.append(time.monotonic())
+                peak = peak_bytes(process.pid)
+                if len(times) == 1:
+                    forget_peak(process.pid)
+    if process.returncode != 0:
+        raise SystemExit(all_said.decode(errors="replace")[-3000:])
+    return said_of(times) | {"peak_gb": round(peak / 1e9, 2)}
+
+
 def load(args: argparse.Namespace):
     from trainer.bases.base import get_base
 
@@ -157,18 +183,21 @@ def save_base(args: argparse.Namespace, folder: Path) -> int:
     torch.set_default_dtype(torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(ROOT / "trainer/bases/portrait_tiny/tokenizer")
 
+    real = args.base == "sd15"
+
     def encoder(width: int, kind: type) -> torch.nn.Module:
         return kind(
             CLIPTextConfig(
-                vocab_size=len(tokenizer), hidden_size=width, intermediate_size=64, num_hidden_layers=2,
-                num_attention_heads=8, max_position_embeddings=tokenizer.model_max_length, projection_dim=width,
-                eos_token_id=tokenizer.eos_token_id,
+                vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3072 if real else 64,
+                num_hidden_layers=12 if real else 2, num_attention_heads=12 if real else 8, projection_dim=width,
+                max_position_embeddings=tokenizer.model_max_length, eos_token_id=tokenizer.eos_token_id,
             )
         )  # fmt: skip
 
     vae = AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        **({"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512} if real else
+           {"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4}),
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4,
     )  # fmt: skip
     parts = {"vae": vae, "tokenizer": tokenizer, "unet": unet, "text_encoder": encoder(768, CLIPTextModel)}
     parts["scheduler"] = DDPMScheduler(
@@ -213,48 +242,19 @@ def said_of(times: list[float]) -> dict:
     }
 
 
-def forget_peak() -> None:
+def forget_peak(process: int | str = "self") -> None:
     """From here on, the peak is that of the steps and no longer that of loading."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path(f"/proc/{process}/clear_refs").write_text("5")
 
 
-def peak_bytes() -> int:
+def peak_bytes(process: int | str = "self") -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    (line,) = (row for row in Path(f"/proc/{process}/status").read_text().splitlines() if row.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
-
-
-def count() -> None:
-    """Parameters of the denoisers, and of rank-16 adapters on their attention and on all their layers."""
-    import diffusers
-    from peft import LoraConfig, inject_adapter_in_model
-
-    from trainer.bases import flux, flux2, latent_unet, qwen_image, sd3, z_image
-
-    shapes = {
-        "sd15": (diffusers.UNet2DConditionModel, SD15, latent_unet.TARGETS),
-        "sdxl": (diffusers.UNet2DConditionModel, SDXL, latent_unet.TARGETS),
-        "sd35-medium": (diffusers.SD3Transformer2DModel, SD35_MEDIUM, sd3.TARGETS),
-        "flux1-dev": (diffusers.FluxTransformer2DModel, {"guidance_embeds": True}, flux.TARGETS),
-        "flux2-klein": (diffusers.Flux2Transformer2DModel, FLUX2_KLEIN_4B, flux2.TARGETS),
-        "qwen-image": (diffusers.QwenImageTransformer2DModel, {}, qwen_image.TARGETS),
-        "z-image": (diffusers.ZImageTransformer2DModel, {}, z_image.TARGETS),
-    }
-    for name, (kind, config, targets) in shapes.items():
-        said = [name]
-        for endings in targets.values():
-            with torch.device("meta"):
-                model = kind(**config).requires_grad_(False)
-                own = sum(parameter.numel() for parameter in model.parameters())
-                options = {"r": RANK, "target_modules": endings, "init_lora_weights": False}
-                inject_adapter_in_model(LoraConfig(**options), model)
-            added = sum(parameter.numel() for parameter in model.parameters()) - own
-            said.append(f"{added / 1e6:.1f} M")
-        print(f"{said[0]}: {own / 1e6:.0f} M, adapters {' and '.join(said[1:])}")
 
 
 if __name__ == "__main__":
