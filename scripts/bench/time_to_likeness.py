@@ -6,7 +6,8 @@ FOLDER of `--subjects` holds one folder of photos a person, that of `--diffusers
 `examples/dreambooth/train_dreambooth_lora.py`, runs with its README's settings (500 steps of 1, 1e-4, constant) on the
 photos that our run may fit, one run after the other. Both adapters are scored by `trainer evaluate --adapter` on the
 photos that our run sealed for its report, which neither has seen. Seconds are those of the whole command, from its
-start to its end; ours are `trainer fit`, photos checked and sealed included, at several numbers of steps.
+start to its end; ours are `trainer fit`, photos checked and sealed included, at several numbers of steps. With `--runs`,
+what `scripts/bench/subjects.py` left there stands for the default recipe: its seconds are those of prepare and fit.
 
 What is there already is read back, so an interrupted benchmark goes on where it stopped. `--peer-python` is for a
 machine whose torchvision, which that script imports, belongs to another interpreter.
@@ -40,16 +41,18 @@ def main() -> None:
     parser.add_argument("--diffusers", type=Path, required=True)
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--steps", type=int, nargs="+", default=[50, 400], help="of our fits")
+    parser.add_argument("--steps", type=int, nargs="+", default=[50], help="of our fits")
+    parser.add_argument("--runs", type=Path, help="OUT/runs of scripts/bench/subjects.py")
     parser.add_argument("--out", type=Path, default=Path("build/likeness"))
     args = parser.parse_args()
     names = args.only or sorted(path.name for path in args.subjects.iterdir() if path.is_dir())
-    print(header(args.steps), flush=True)
+    kinds = [f"ours_{steps}" for steps in args.steps] + ["default"] * bool(args.runs)
+    print(header(kinds), flush=True)
     rows = []
     for name in names:
         rows.append(measured(name, args))
-        print(line(name, rows[-1]), flush=True)
-    print(line("**mean**", {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}))
+        print(line(name, rows[-1], kinds), flush=True)
+    print(line("**mean**", {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}, kinds))
 
 
 def measured(name: str, args: argparse.Namespace) -> dict[str, float]:
@@ -61,6 +64,12 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, float]:
             adapter, found[f"ours_{steps}_s"] = ours(name, steps, args)
             found[f"ours_{steps}"] = scored(name, adapter, args)
             kept.write_text(json.dumps(found))
+    if args.runs and "default" not in found:
+        run = args.runs / name / "latest"
+        stages = [json.loads((run / stage / "stage.json").read_text()) for stage in ("1_prepare", "2_fit")]
+        found["default_s"] = sum(stage["seconds"] for stage in stages)
+        found["default"] = scored(name, run / "4_export" / f"{name}.safetensors", args)
+        kept.write_text(json.dumps(found))
     if "peer_s" not in found:
         adapter, found["peer_s"] = peer(name, args)
         found["peer"] = scored(name, adapter, args)
@@ -118,16 +127,17 @@ def timed(command: list[str]) -> float:
     return time.monotonic() - started
 
 
-def header(steps: list[int]) -> str:
+def header(kinds: list[str]) -> str:
     cells = ["subject", "diffusers s", "its of_ceiling"]
-    cells += [cell for n in steps for cell in (f"ours, {n} steps, s", "of_ceiling", "times as fast")]
+    for kind in kinds:
+        cells += [kind.replace("ours_", "ours, steps: ") + ", s", "of_ceiling", "times as fast"]
     return "| " + " | ".join(cells) + " |\n|" + "---|" * len(cells)
 
 
-def line(name: str, row: dict[str, float]) -> str:
+def line(name: str, row: dict[str, float], kinds: list[str]) -> str:
     cells = [name, f"{row['peer_s']:.0f}", f"{row['peer']:.3f}"]
-    for key in (key for key in row if key.startswith("ours_") and not key.endswith("_s")):
-        cells += [f"{row[f'{key}_s']:.0f}", f"{row[key]:.3f}", f"{row['peer_s'] / row[f'{key}_s']:.1f}"]
+    for kind in kinds:
+        cells += [f"{row[f'{kind}_s']:.0f}", f"{row[kind]:.3f}", f"{row['peer_s'] / row[f'{kind}_s']:.1f}"]
     return "| " + " | ".join(cells) + " |"
 
 
