@@ -6,8 +6,8 @@ FOLDER of `--subjects` holds one folder of photos a person, that of `--diffusers
 `examples/dreambooth/train_dreambooth_lora.py`, runs with its README's settings (500 steps of 1, 1e-4, constant) on the
 photos that our run may fit, one run after the other. Both adapters are scored by `trainer evaluate --adapter` on the
 photos that our run sealed for its report, which neither has seen. Seconds are those of the whole command, from its
-start to its end; ours are `trainer fit`, photos checked and sealed included, at several numbers of steps. With `--runs`,
-what `scripts/bench/subjects.py` left there stands for the default recipe: its seconds are those of prepare and fit.
+start to its end; ours are `trainer fit`, photos checked and sealed included, at several numbers of steps. What
+`scripts/bench/subjects.py` left in `--runs` stands for the default recipe: its seconds are those of prepare and fit.
 
 What is there already is read back, so an interrupted benchmark goes on where it stopped. `--peer-python` is for a
 machine whose torchvision, which that script imports, belongs to another interpreter.
