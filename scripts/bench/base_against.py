@@ -81,9 +81,13 @@ def distances(evidence: Evidence) -> tuple[str, dict[str, float]]:
         "the same pictures through the autoencoder": look(evidence.decoded, cache),
     }
     measured = tables.distance(evidence.looked, samples, size)
-    figures = {"faces": measured.size, "frechet_judge": measured.frechet[0], "frechet_gate": measured.frechet[1],
-               "recall_judge": measured.recall[0], "recall_gate": measured.recall[1]}  # fmt: skip
-    return tables.distances(evidence.looked, against, size), figures
+    table = tables.distances(evidence.looked, against, size)
+    if measured is None:
+        return table, {}
+    return table, {
+        "faces": measured.size, "frechet_judge": measured.frechet[0], "frechet_gate": measured.frechet[1],
+        "recall_judge": measured.recall[0], "recall_gate": measured.recall[1],
+    }  # fmt: skip
 
 
 def memorisation(evidence: Evidence) -> tuple[str, dict[str, float]]:
@@ -93,13 +97,18 @@ def memorisation(evidence: Evidence) -> tuple[str, dict[str, float]]:
     held_out = one_a_person(real.pool(evidence.held_out[chosen], evidence.looked.judge[chosen]), rng)
     trained = real.pool(evidence.trained, evidence.vectors)
     samples = evidence.seen.judge[evidence.seen.found]
-    near = nearness(samples, trained, held_out, DRAWS, rng)
+    if not len(samples) or not len(held_out.people):
+        return "Memorisation: no face in the samples, or nobody who is held out and in no training picture.", {}
+    try:
+        near = nearness(samples, trained, held_out, DRAWS, rng)
+    except ValueError as error:
+        raise SystemExit(f"too few training pictures to compare with: {error}; give a larger --trained") from None
     closest = float((samples @ trained.vectors.T).max())
     figures = {"trained_less_held_out": near.trained - near.held_out}
     return tables.memorised(near, held_out, trained, closest, len(samples), DRAWS), figures
 
 
-def skew(evidence: Evidence, sexes: dict[str, list[bool]]) -> str:
+def skew(evidence: Evidence, sexes: list[bool | None]) -> str:
     """The table by sex and group."""
     real, rows = evidence.real, evidence.held_out
     measured = kept(real.pixels[rows], evidence.decoded)
@@ -110,7 +119,8 @@ def skew(evidence: Evidence, sexes: dict[str, list[bool]]) -> str:
 def probe(evidence: Evidence, line: np.ndarray) -> str:
     """The table of the probe's own accuracy; `line` tells the sexes."""
     real, rows = evidence.real, evidence.held_out
-    sexes = sexes_right(line, evidence.looked.judge, [real.labels(index) for index in rows])
+    labels = [real.labels(index) for index in rows]
+    sexes = tables.by_word(labels, sexes_right(line, evidence.looked.judge, labels))
     mirror = words_in(real.pixels[rows][:, :, ::-1], cache_folder(), evidence.cache)
     return tables.probe(evidence.looked.words, mirror, [real.facts[row] for row in rows], list(real.kinds[rows]), sexes)
 
@@ -123,10 +133,11 @@ def sex_line(evidence: Evidence) -> np.ndarray:
     return two_sided(evidence.vectors[known], women[known])
 
 
-def sexes_right(line: np.ndarray, vectors: np.ndarray, labels: Sequence[Sequence[str]]) -> dict[str, list[bool]]:
-    """By class word, whether each face labelled man or woman lies on its side of the line; pictures without are out."""
-    right: dict[str, list[bool]] = {word: [] for word in SEXES}
-    for vector, label in zip(vectors, labels, strict=True):
-        if label and label[0] in SEXES and vector.any():
-            right[label[0]].append(bool(vector @ line[:-1] + line[-1] > 0) == SEXES[label[0]])
-    return right
+def sexes_right(line: np.ndarray, vectors: np.ndarray, labels: Sequence[Sequence[str]]) -> list[bool | None]:
+    """Whether each face labelled man or woman lies on its side of the line; None for others and without a face."""
+    return [
+        bool(vector @ line[:-1] + line[-1] > 0) == SEXES[label[0]]
+        if label and label[0] in SEXES and vector.any()
+        else None
+        for vector, label in zip(vectors, labels, strict=True)
+    ]

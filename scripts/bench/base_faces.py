@@ -1,4 +1,4 @@
-"""Faces and words of many pictures, kept in chunks by what the pixels are: a stopped run goes on, nothing goes stale."""
+"""Faces and words of many pictures, kept in chunks named by their pixels: a stopped run goes on, none goes stale."""
 
 from __future__ import annotations
 

@@ -49,11 +49,9 @@ def main() -> None:
     section, figures = general(asked, seen)
     print(section + "\n")
     if real is None:
-        print(tables.steering(asked, seen, {}))
+        print(tables.steering(asked, seen, [None] * len(asked)))
     else:
-        evidence = base_against.gather(
-            asked, seen, real, args.base, args.work / "seen", args.held_out, args.trained
-        )  # fmt: skip
+        evidence = base_against.gather(asked, seen, real, args.base, args.work / "seen", args.held_out, args.trained)
         figures |= against_real(evidence)
     if args.curve:
         with args.curve.open("a") as curve:

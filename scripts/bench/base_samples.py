@@ -40,9 +40,10 @@ class Asked:
 
 
 def asked_for(count: int, prompt_set: str, captions: Sequence[Sequence[str]]) -> list[Asked]:
-    """By turns the score's prompts, each for everyone in `WHO`, and one of `captions` in full; without any, the first.
+    """By turns prompts for one word, each for everyone in `WHO`, and one of `captions` in full; without any, the first.
 
-    The first kind asks for every word alone; the second is as varied as real pictures, which a distance to them needs.
+    The first kind are the score's and one for every other word of the probe; the second is as varied as real pictures,
+    which a distance to them needs.
     """
     asked = []
     for seed in range(count):
@@ -70,9 +71,13 @@ def make(base: Base, asked: Sequence[Asked], folder: Path) -> list[RGB]:
 
 
 def _scored(prompt_set: str, index: int) -> Asked:
-    prompts = report_prompts(prompt_set, WHO[index % len(WHO)])
-    prompt = prompts[index % len(prompts)]
-    return Asked(prompt.text, prompt.expects, tuple(WHO[index % len(WHO)].split(", ")), False, index)
+    who = WHO[index % len(WHO)]
+    asked = [(prompt.text, prompt.expects) for prompt in report_prompts(prompt_set, who)]
+    if prompt_set == "attributes":  # the score leaves some of the probe's words out
+        told = {word for _, words in asked for word in words}
+        asked += [(f"photo of {who}, {word}", (word,)) for word in VOCABULARY if word not in told]
+    text, expects = asked[index % len(asked)]
+    return Asked(text, expects, tuple(who.split(", ")), False, index)
 
 
 def _captioned(words: Sequence[str], seed: int) -> Asked:

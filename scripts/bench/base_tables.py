@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from base_samples import Asked
 from check_autoencoder import Measured
-from distances import Nearness, Pool, frechet, precision_recall
+from distances import NEIGHBOURS, Nearness, Pool, frechet, precision_recall
 
 from trainer.faces.attributes import mirrored
 
@@ -68,17 +68,32 @@ def flat(shown: dict[str, list[bool]]) -> list[bool]:
     return [ok for oks in shown.values() for ok in oks]
 
 
-def steering(asked: Sequence[Asked], seen: Seen, sex_right: dict[str, list[bool]]) -> str:
-    """Prompts followed, by axis: of those that ask for one word, and of training captions, which ask for many."""
-    parts = [
-        [(one, read) for one, read in zip(asked, seen.words, strict=True) if one.captioned == captioned]
-        for captioned in (False, True)
+def by_word(labels: Sequence[Sequence[str]], right: Sequence[bool | None]) -> dict[str, list[bool]]:
+    """What is known of `right`, by class word, the first of a picture's labels."""
+    known: dict[str, list[bool]] = defaultdict(list)
+    for label, ok in zip(labels, right, strict=True):
+        if ok is not None:
+            known[label[0]].append(ok)
+    return known
+
+
+def steering(asked: Sequence[Asked], seen: Seen, sexes: Sequence[bool | None]) -> str:
+    """Prompts followed, by axis: of those that ask for one word, and of training captions, which ask for many.
+
+    `sexes` says of each sample whether its sex is as asked; None where none was asked for or no face was found.
+    """
+    shown: list[dict[str, list[bool]]] = []
+    for captioned in (False, True):
+        chosen = [index for index, one in enumerate(asked) if one.captioned == captioned]
+        words = followed([asked[index] for index in chosen], [seen.words[index] for index in chosen])
+        sex = by_word([asked[index].labels for index in chosen], [sexes[index] for index in chosen])
+        shown.append(words | {"": flat(words)} | sex)
+    axes = {"all of the probe's words": ("",), "sex": ("man", "woman"), **AXES}
+    body = [
+        (f"{axis}: {word}" if word else axis, *(share(part.get(word, [])) for part in shown))
+        for axis, words in axes.items()
+        for word in words
     ]
-    single, captioned = (followed([one for one, _ in part], [read for _, read in part]) for part in parts)
-    body = [("all of the probe's words", share(flat(single)), share(flat(captioned)))]
-    body += [(f"sex: {word}", share(oks), "-") for word, oks in sex_right.items()]
-    for axis, words in AXES.items():
-        body += [(f"{axis}: {word}", share(single.get(word, [])), share(captioned.get(word, []))) for word in words]
     return rows(("prompt followed", "asked alone", "in a training picture's caption"), body)
 
 
@@ -92,9 +107,11 @@ class Distance:
     recall: tuple[float, float]
 
 
-def distance(real: Seen, other: Seen, size: int) -> Distance:
-    """Between the first `size` faces of both, or as many as both have."""
+def distance(real: Seen, other: Seen, size: int) -> Distance | None:
+    """Between the first `size` faces of both, or as many as both have; None for too few to measure anything."""
     size = min(size, int(real.found.sum()), int(other.found.sum()))
+    if size <= NEIGHBOURS:
+        return None
     pairs = [
         (a[real.found][:size], b[other.found][:size]) for a, b in ((real.judge, other.judge), (real.gate, other.gate))
     ]
@@ -110,18 +127,15 @@ def distances(held_out: Seen, others: dict[str, Seen], size: int) -> str:
     measured["one half of them against the other"] = distance(
         held_out.rows(np.arange(half)), held_out.rows(np.arange(half, 2 * half)), half
     )
-    body = [
-        [name, one.size]
-        + [
-            cell
-            for i in (0, 1)
-            for cell in (f"{one.frechet[i]:.3f}", f"{one.precision[i]:.2f}", f"{one.recall[i]:.2f}")
-        ]
-        for name, one in measured.items()
-    ]
+    body = [[name, *(_cells(one) if one else ["-"] * 7)] for name, one in measured.items()]
     return rows(
         ("against held-out real pictures", "faces of each", "Fréchet, judge", "precision", "recall", "Fréchet, gate",
          "precision", "recall"), body)  # fmt: skip
+
+
+def _cells(one: Distance) -> list[str]:
+    spaces = zip(one.frechet, one.precision, one.recall, strict=True)
+    return [str(one.size), *(cell for f, p, r in spaces for cell in (f"{f:.3f}", f"{p:.2f}", f"{r:.2f}"))]
 
 
 def memorised(near: Nearness, held_out: Pool, trained: Pool, closest: float, samples: int, draws: int) -> str:
@@ -137,17 +151,18 @@ def memorised(near: Nearness, held_out: Pool, trained: Pool, closest: float, sam
     ]  # fmt: skip
     table = rows(("nearest real face of a sample", "mean cosine", "95%", "99th percentile of samples"), body)
     return (
-        f"{table}\n\n{samples} samples. Each pool: {people} people, one face each ({kinds}); the held-out ones are in no "
-        f"training picture as far as the source names people. {draws} such pools were drawn of {len(trained.people)} "
-        f"training faces; {near.above:.0%} of them come no closer to the samples than the held-out pool. The closest "
-        f"of all training faces to any sample: {closest:.3f}."
+        f"{table}\n\n{samples} samples. Each pool: {people} people, one face each ({kinds}); the held-out ones are in "
+        "no training picture as far as the source names people. "
+        f"{draws} such pools were drawn of {len(trained.people)} training faces; {near.above:.0%} of them come no "
+        "closer to the samples than the held-out pool. "
+        f"The closest of all training faces to any sample: {closest:.3f}."
     )
 
 
 def skew(
     asked: Sequence[Asked],
     seen: Seen,
-    sex_right: dict[str, list[bool]],
+    sexes: Sequence[bool | None],
     kept: Sequence[tuple[tuple[str, ...], Measured | None]],
 ) -> str:
     """By sex and group: faces found and prompts followed in samples, what the autoencoder keeps of held-out people."""
@@ -157,8 +172,9 @@ def skew(
         shown = followed([asked[index] for index in chosen], [seen.words[index] for index in chosen])
         real = [measured for labels, measured in kept if label in labels]
         cosines = [measured[0] for measured in real if measured]
+        known = [ok for ok in (sexes[index] for index in chosen) if ok is not None]
         body.append((
-            label, share(seen.found[chosen]), share(flat(shown)), share(sex_right.get(label, [])),
+            label, share(seen.found[chosen]), share(flat(shown)), share(known),
             share([measured is not None for measured in real]),
             f"{np.mean(cosines):.3f}" if cosines else "-", f"{np.quantile(cosines, 0.05):.3f}" if cosines else "-",
         ))  # fmt: skip

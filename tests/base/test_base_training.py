@@ -1,12 +1,11 @@
 """The base's own training: it makes the same weights every time, also when it was killed, on any imagefolder."""
 
-import json
 import os
 import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import budget
@@ -14,7 +13,6 @@ import networks
 import pytest
 import torch
 from captions import vocabulary
-from PIL import Image
 from safetensors.torch import load_file
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/base"
@@ -22,14 +20,13 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module")
-def imagefolder(tmp_path_factory: pytest.TempPathFactory, demo_files: list[Path]) -> Path:
+def imagefolder(
+    tmp_path_factory: pytest.TempPathFactory,
+    demo_files: list[Path],
+    write_imagefolder: Callable[[Path, list[Path]], Path],
+) -> Path:
     """Twelve pictures of faces, each with its sex."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for index, file in enumerate(demo_files[:12]):
-        Image.open(file).convert("RGB").resize((128, 128)).save(folder / f"{index}.png")
-    rows = [json.dumps({"file_name": f"{index}.png", "sex": "female"}) for index in range(12)]
-    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
-    return folder
+    return write_imagefolder(tmp_path_factory.mktemp("training") / "pictures", demo_files[:12])
 
 
 @pytest.fixture
