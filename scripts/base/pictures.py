@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 SIZE_PX = 128
 HELD_OUT = 500  # pictures that no training script sees; a tenth of a small set
@@ -53,10 +53,11 @@ def read_pictures(folder: Path) -> Iterator[Picture]:
 
 def framed(picture: Picture, size_px: int = SIZE_PX) -> npt.NDArray[np.uint8]:
     """(size, size, 3) uint8 RGB of the picture's square framing."""
-    width, height = picture.image.size
+    upright = ImageOps.exif_transpose(picture.image)
+    width, height = upright.size
     left, top, right, bottom = FRAMINGS.get(picture.source, WHOLE)
     box = (left * width, top * height, right * width, bottom * height)
-    rgb = picture.image.convert("RGB").resize((size_px, size_px), Image.Resampling.LANCZOS, box)
+    rgb = upright.convert("RGB").resize((size_px, size_px), Image.Resampling.LANCZOS, box)
     return np.asarray(rgb)
 
 
@@ -94,7 +95,13 @@ def _read_parquets(paths: list[Path]) -> Iterator[Picture]:
 def _read_imagefolder(folder: Path) -> Iterator[Picture]:
     for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        image = Image.open(io.BytesIO((folder / row.pop("file_name")).read_bytes()))
+        path = folder / row.pop("file_name")
+        try:
+            image = Image.open(io.BytesIO(path.read_bytes()))
+        except OSError as error:
+            raise SystemExit(
+                f"{path}: cannot be read as a picture ({error}); mend it or take it out of the list"
+            ) from None
         person = row.pop("person", None)
         facts = {key: str(value) for key, value in row.items() if value is not None}
         yield Picture(image, facts.pop("source", folder.name), person, facts)

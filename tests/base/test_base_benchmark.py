@@ -11,6 +11,7 @@ import check_autoencoder
 import numpy as np
 import pytest
 from base_real import Real, numbered, read_real
+from pictures import framed, read_pictures
 from PIL import Image
 
 from trainer.bases.base import get_base
@@ -153,3 +154,19 @@ def test_the_autoencoder_is_measured_against_the_original(weights: Path, demo_fi
     table = check_autoencoder.table({"all": [same, None], "man": [None]})
     assert "| all | 2 | 50.0% | 1.000 |" in table
     assert "| man | 1 | 0.0% | - |" in table
+
+
+def test_a_picture_lying_on_its_side_is_trained_on_upright_and_no_picture_is_named(tmp_path: Path) -> None:
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, :20] = 255  # the left half is white; turned a quarter clockwise it is the top
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "side.png", exif=exif)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "side.png"}\n')
+    (read,) = read_pictures(tmp_path)
+    upright = framed(read)
+    assert upright[:40].mean() > 250
+    assert upright[-40:].mean() < 5
+    (tmp_path / "side.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit, match=r"side\.png: cannot be read"):
+        list(read_pictures(tmp_path))
