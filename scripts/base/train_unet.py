@@ -105,6 +105,8 @@ def main() -> None:
             checkpoint.log(args.out / "unet.jsonl", line)
             if args.publish:
                 publish(args.out, args.publish, average.module, scale)
+    if args.publish and not losses:  # all was trained before, but perhaps not published there
+        publish(args.out, args.publish, average.module, scale)
 
 
 def build_model(out: Path, latent_channels: int, init_from: Path | None):

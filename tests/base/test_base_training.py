@@ -50,7 +50,7 @@ def train(script: str, imagefolder: Path, out: Path, *more: str) -> None:
         runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 
 
-def train_with_a_kill(script: str, imagefolder: Path, out: Path) -> None:
+def train_with_a_kill(script: str, imagefolder: Path, out: Path, *more: str) -> None:
     """Ended the hard way once the first step was saved, then run again with the same arguments."""
     variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPTS.parents[1])}
     killed = [sys.executable, *command(script, imagefolder, out, 0)]
@@ -59,24 +59,29 @@ def train_with_a_kill(script: str, imagefolder: Path, out: Path) -> None:
         assert "'step': 1," in run.stdout.readline()
         run.kill()
     assert run.returncode == -signal.SIGKILL
-    train(script, imagefolder, out)
+    train(script, imagefolder, out, *more)
 
 
 @pytest.mark.usefixtures("weights", "one_thread")
 def test_a_killed_training_makes_the_weights_of_an_unbroken_one(imagefolder: Path, tmp_path: Path) -> None:
-    whole, killed, published = tmp_path / "whole", tmp_path / "killed", tmp_path / "published"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     train("train_autoencoder.py", imagefolder, whole)
     train_with_a_kill("train_autoencoder.py", imagefolder, killed)
     one, other = (load_file(out / "autoencoder.safetensors") for out in (whole, killed))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
-    train("train_unet.py", imagefolder, whole, "--publish", str(published))
-    train_with_a_kill("train_unet.py", imagefolder, killed)
+    train("train_unet.py", imagefolder, whole)
+    train_with_a_kill("train_unet.py", imagefolder, killed, "--publish", str(killed / "published"))
     one, other = (torch.load(out / "unet.state.pt", weights_only=True) for out in (whole, killed))
     assert one["step"] == other["step"] == STEPS
     for part in ("model", "average"):
         assert all(torch.equal(one[part][name], other[part][name]) for name in one[part])
-    assert (published / "model_index.json").is_file()
+
+    saved = (whole / "unet.state.pt").read_bytes()
+    train("train_unet.py", imagefolder, whole, "--publish", str(whole / "published"))  # nothing is left but to publish
+    assert (whole / "unet.state.pt").read_bytes() == saved
+    file = "unet/diffusion_pytorch_model.safetensors"
+    assert (whole / "published" / file).read_bytes() == (killed / "published" / file).read_bytes()
 
 
 def test_steps_alone_decide_where_there_are_any() -> None:
