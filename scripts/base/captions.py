@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import string
+from pathlib import Path
 
 import numpy as np
+from pictures import read_pictures
 
-from trainer.faces.attributes import VOCABULARY
+from trainer.faces.attributes import VOCABULARY, AttributeReader
+from trainer.faces.onnx import OnnxDetector
+from trainer.weights import cache_folder, fetch
 
 SEX_WORDS = {"male": "man", "female": "woman"}
 EXPRESSION_WORDS = {
@@ -44,6 +49,24 @@ def caption(words: list[str], rng: np.random.Generator) -> str:
     share = rng.random()
     kept = [word for word in words[1:] if rng.random() < share]
     return ", ".join([f"photo of {who}", *kept])
+
+
+def load_words(pictures: Path, pixels: np.ndarray, cache: Path) -> list[list[str]]:
+    """Each picture's class word and attributes: what its source says, then what is measured in it."""
+    if not cache.exists():
+        fetch(cache_folder())
+        detector, reader = OnnxDetector(cache_folder()), AttributeReader(cache_folder())
+        words = []
+        for index, picture in enumerate(read_pictures(pictures)):
+            known = known_words(picture.facts)
+            expression = EXPRESSION_WORDS.get(picture.facts.get("expression", ""))
+            faces = detector.detect(pixels[index])
+            if faces:
+                known += reader.read(pixels[index], faces[0], expression).words()
+            words.append(known)
+        cache.write_text(json.dumps(words))
+    loaded: list[list[str]] = json.loads(cache.read_text())
+    return loaded
 
 
 def vocabulary() -> list[str]:

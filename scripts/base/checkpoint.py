@@ -15,7 +15,7 @@ def resume(state: Path, parts: Parts) -> tuple[int, float]:
     """Load every part from `state` where there is one; the steps made and seconds spent so far."""
     if not state.exists():
         return 0, 0.0
-    saved = torch.load(state, weights_only=True)
+    saved = torch.load(state, map_location="cpu", weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(saved[name])
     return saved["step"], saved["spent_s"]

@@ -2,9 +2,9 @@
 
     python scripts/base/train_autoencoder.py --pictures FOLDER --out build/base --minutes 60
 
-Resumes from `OUT/autoencoder.state.pt`; a fixed seed gives the same crops in the same
-order. The loss is L1 on pixels and on their gradients (sharp edges matter to a face embedder), plus a small KL term;
-the decoder also sees slightly noised latents, since a diffusion model's latents are never exact.
+Resumes from `OUT/autoencoder.state.pt`; every step draws from its own seed. The loss is L1 on pixels and on their
+gradients (sharp edges matter to a face embedder), plus a small KL term; the decoder also sees slightly noised latents,
+since a diffusion model's latents are never exact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import checkpoint
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pictures import framed, held_out_split, read_pictures, to_tensor
+from budget import add_arguments, autocast, budget_of
+from pictures import held_out_split, load_pixels, to_tensor
 from safetensors.torch import load_file, save_file
 
 CHANNELS = (16, 24, 48, 96)
@@ -52,18 +53,10 @@ def build_autoencoder():
     return model
 
 
-def load_pixels(pictures: Path, cache: Path) -> np.ndarray:
-    """(n, 128, 128, 3) uint8, decoded once and memory-mapped afterwards."""
-    if not cache.exists():
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        np.save(cache, np.stack([framed(picture) for picture in read_pictures(pictures)]))
-    return np.load(cache, mmap_mode="r")
-
-
-def crops(pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """(BATCH, 3, CROP_PX, CROP_PX) float32 in [-1, 1], mirrored half of the time."""
-    out = np.empty((BATCH, CROP_PX, CROP_PX, 3), np.uint8)
-    for row, index in enumerate(rng.integers(len(pixels), size=BATCH)):
+def crops(pixels: np.ndarray, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """(count, 3, CROP_PX, CROP_PX) float32 in [-1, 1], mirrored half of the time."""
+    out = np.empty((count, CROP_PX, CROP_PX, 3), np.uint8)
+    for row, index in enumerate(rng.integers(len(pixels), size=count)):
         y, x = rng.integers(128 - CROP_PX + 1, size=2)
         crop = pixels[index, y : y + CROP_PX, x : x + CROP_PX]
         out[row] = crop[:, ::-1] if rng.random() < 0.5 else crop
@@ -77,18 +70,22 @@ def gradient_l1(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return dx.abs().mean() + dy.abs().mean()
 
 
-def loss_of(model, x: torch.Tensor) -> torch.Tensor:
+def loss_of(model, x: torch.Tensor, step: int) -> torch.Tensor:
+    """Loss of the crops `x`; the noise belongs to `step` and is drawn on the CPU, so that a resume repeats it."""
+    generator = torch.Generator().manual_seed(step)
     posterior = model.encode(x).latent_dist
-    z = posterior.sample()
-    z = z + LATENT_NOISE * z.detach().std() * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
-    restored = model.decode(z).sample
-    return F.l1_loss(restored, x) + 0.5 * gradient_l1(restored, x) + KL_WEIGHT * posterior.kl().mean() / x[0, 0].numel()
+    z = posterior.sample(generator)
+    share = torch.rand(len(z), 1, 1, 1, generator=generator).to(z)
+    z = z + LATENT_NOISE * z.detach().std() * share * torch.randn(z.shape, generator=generator).to(z)
+    restored = model.decode(z).sample.float()
+    kl = posterior.kl().float().mean() / x[0, 0].numel()
+    return F.l1_loss(restored, x) + 0.5 * gradient_l1(restored, x) + KL_WEIGHT * kl
 
 
 @torch.no_grad()
 def psnr(model, pixels: np.ndarray) -> float:
     """PSNR in dB of whole held-out pictures through the mean latent."""
-    x = to_tensor(pixels)
+    x = to_tensor(pixels).to(next(model.parameters()).device)
     restored = torch.cat(
         [model.decode(model.encode(part).latent_dist.mode()).sample.clamp(-1, 1) for part in x.split(16)]
     )
@@ -103,55 +100,52 @@ def running_average(average: torch.Tensor, value: torch.Tensor, step: torch.Tens
 
 
 def learning_rate(spent: float) -> float:
-    """Warm-up over the first 2% of the time, then a cosine to 3%; `spent` is the share of the time used, 0 to 1."""
+    """Warm-up over the first 2%, then a cosine to 3%; `spent` is the share of the time or steps used, 0 to 1."""
     warm = min(1.0, spent / 0.02)
     return PEAK_LR * warm * (0.03 + 0.97 * 0.5 * (1 + float(np.cos(np.pi * min(spent, 1.0)))))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("build/base"))
-    parser.add_argument("--minutes", type=float, default=60.0, help="training time in all, over every resume")
+    add_arguments(parser, batch=BATCH, save_s=150)
     args = parser.parse_args()
+    budget, device = budget_of(args), torch.device(args.device)
 
     torch.manual_seed(0)
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
     train, held_out = held_out_split(len(pixels))
     train_pixels, check_pixels = pixels[train], pixels[np.sort(held_out[:64])]
-    model = build_autoencoder()
+    model = build_autoencoder().to(device)
     average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-3)
     parts = {"model": model, "average": average, "optimizer": optimizer}
-    state = args.out / "autoencoder.state.pt"
-    step, spent_s = checkpoint.resume(state, parts)
+    step, spent_s = checkpoint.resume(args.out / "autoencoder.state.pt", parts)
 
     started, saved_at = time.monotonic() - spent_s, time.monotonic()
-    while True:
-        spent_s = time.monotonic() - started
+    while not budget.is_used(step, spent_s):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(spent_s / (60 * args.minutes))
-        loss = loss_of(model, crops(train_pixels, np.random.default_rng((1, step))))
+            group["lr"] = learning_rate(budget.share(step, spent_s))
+        x = crops(train_pixels, args.batch, np.random.default_rng((1, step))).to(device)
+        with autocast(device, wanted=device.type == "cuda"):  # on CPUs its small convolutions gain nothing
+            loss = loss_of(model, x, step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average.update_parameters(model)
         step += 1
-        done = spent_s > 60 * args.minutes
-        if done or time.monotonic() - saved_at > 150:
+        spent_s = time.monotonic() - started
+        if budget.is_used(step, spent_s) or time.monotonic() - saved_at > args.save_s:
             saved_at = time.monotonic()
-            checkpoint.save(state, parts, step, spent_s)
-            save_file(average.module.state_dict(), args.out / "autoencoder.safetensors")
-            line = {
-                "step": step,
-                "spent_s": round(spent_s),
-                "loss": round(loss.item(), 4),
-                "psnr": round(psnr(average.module, check_pixels), 2),
-            }
-            checkpoint.log(args.out / "autoencoder.jsonl", line)
-        if done:
-            return
+            keep(args.out, parts, step, spent_s, loss.item(), psnr(average.module, check_pixels))
+
+
+def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, loss: float, psnr_db: float) -> None:
+    """Save the state and the averaged weights, and add to the learning curve."""
+    checkpoint.save(out / "autoencoder.state.pt", parts, step, spent_s)
+    save_file(parts["average"].module.state_dict(), out / "autoencoder.safetensors")
+    line = {"step": step, "spent_s": round(spent_s), "loss": round(loss, 4), "psnr": round(psnr_db, 2)}
+    checkpoint.log(out / "autoencoder.jsonl", line)
 
 
 def load_autoencoder(folder: Path):

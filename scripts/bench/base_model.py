@@ -1,67 +1,104 @@
-"""What an embedded base can do without any adapter: faces found, prompts followed, seconds a picture.
+"""What an embedded base can do without any adapter, as markdown tables.
 
-    python scripts/bench/base_model.py [--base trainer/bases/portrait_tiny] [--count 96]
+    python scripts/bench/base_model.py [--base FOLDER] [--count 1000] [--pictures FOLDER] [--curve FILE]
+    python scripts/bench/base_model.py --speed [--base FOLDER]
 
-The prompts are those of the score, for "person"; the probe that reads them is `trainer.faces.attributes`. Agreement is
-given by the word that was asked for.
+Without `--pictures`, the training pictures' folder: faces found and prompts followed. With it, also the distance to
+held-out real pictures, whether people were memorised, skew by group, and how far the probe that reads all this is to
+be trusted. `--cache` is where the trainings keep the decoded pictures and their words.
+
+Samples and vectors are kept in `--work`: a stopped run goes on, a larger one takes them along. `--curve` adds a line of
+JSON a base: run it on the published folder of each training day. Agreement is given by the word that was asked for;
+the probe is `trainer.faces.attributes`, and for sex a line through the judge's vectors of the training pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections import defaultdict
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 
-from trainer.bases.base import get_base
-from trainer.console import Console
-from trainer.evaluate.judge import look
-from trainer.evaluate.prompts import report_prompts
-from trainer.faces.attributes import AttributeReader
-from trainer.faces.base import get_detector, get_embedder
-from trainer.weights import cache_folder, fetch
+sys.path.append(str(Path(__file__).resolve().parents[1] / "base"))  # the trainings' own way to read the pictures
 
-SAMPLING = {"steps": 16, "guidance": 4.0, "batch_size": 8}  # those of the score
+import base_against
+import base_tables as tables
+from base_real import read_real
+from base_samples import SAMPLING, Asked, asked_for, make
+
+from trainer.bases.base import EMBEDDED, get_base
+from trainer.weights import cache_folder, fetch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", help="diffusers folder, else the embedded one")
-    parser.add_argument("--count", type=int, default=104)
-    args = parser.parse_args()
+    args = arguments()
+    if args.speed:
+        script = Path(__file__).with_name("base_speed.py")
+        raise SystemExit(subprocess.run([sys.executable, script, "--base", args.base], check=False).returncode)
     fetch(cache_folder())
-    started = time.monotonic()
-    base = get_base("portrait-tiny", args.base)
-    print(f"loaded in {time.monotonic() - started:.1f} s")
-    prompts = report_prompts(base.prompt_set, "person")
-    asked = [prompts[index % len(prompts)] for index in range(args.count)]
-    made: dict[int, np.ndarray] = {}
-    started = time.monotonic()
-    with Console().progress("sampling", args.count) as tick:
-        base.sample(
-            [prompt.text for prompt in asked],
-            list(range(args.count)),
-            **SAMPLING,
-            on_picture=lambda index, picture: (made.__setitem__(index, picture), tick())[0],
-        )
-    seconds = (time.monotonic() - started) / args.count
-    pictures = [made[index] for index in range(args.count)]
-    seen = look(pictures, get_detector(cache_folder()), get_embedder("onnx", cache_folder()))
-    reader = AttributeReader(cache_folder())
-    shown = defaultdict(list)
-    for prompt, picture, face in zip(asked, pictures, seen.faces, strict=True):
-        words = reader.read(picture, face).words() if face else []
-        for word in prompt.expects:
-            shown[word].append(word in words)
-    alike = seen.cosines(seen.vectors)[np.triu_indices(args.count, 1)]
-    print(f"a face is found in {seen.detected.mean():.1%} of {args.count} pictures")
-    print(f"{seconds:.2f} s a picture of {SAMPLING['steps']} steps, in batches of {SAMPLING['batch_size']}")
-    p99 = np.quantile(alike, 0.99)
-    print(f"judge cosine of two pictures: mean {alike.mean():.3f}, 99th percentile {p99:.3f}")
-    print(f"prompt followed: {np.mean([ok for oks in shown.values() for ok in oks]):.1%}")
-    for word, oks in shown.items():
-        print(f"  {word}: {np.mean(oks):.0%} of {len(oks)}")
+    real = read_real(args.pictures, args.cache) if args.pictures else None
+    base = get_base("portrait-tiny", str(args.base))
+    asked = asked_for(args.count, base.prompt_set, [real.words[i] for i in real.trained] if real else [])
+    version = base.sha256[:12]
+    samples = make(base, asked, args.work / f"{version}-s{SAMPLING['steps']}-g{SAMPLING['guidance']:g}")
+    print(f"base {version}, {len(samples)} samples of {SAMPLING['steps']} steps, guidance {SAMPLING['guidance']:g}\n")
+    seen = base_against.look(samples, args.work / "seen")
+    section, figures = general(asked, seen)
+    print(section + "\n")
+    if real is None:
+        print(tables.steering(asked, seen, [None] * len(asked)))
+    else:
+        evidence = base_against.gather(asked, seen, real, args.base, args.work / "seen", args.held_out, args.trained)
+        figures |= against_real(evidence)
+    if args.curve:
+        with args.curve.open("a") as curve:
+            curve.write(json.dumps({"base": version, **figures}) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, default=EMBEDDED, help="diffusers folder, else the embedded one")
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--cache", type=Path, default=Path("build/base"))
+    parser.add_argument("--held-out", type=int, default=500, help="at most so many of the held-out pictures")
+    parser.add_argument("--trained", type=int, help="at most so many of the training pictures, else all")
+    parser.add_argument("--work", type=Path, default=Path("build/base_model"))
+    parser.add_argument("--curve", type=Path, help="file that gets a line of figures")
+    parser.add_argument("--speed", action="store_true", help="only times, in a process of its own")
+    return parser.parse_args()
+
+
+def general(asked: list[Asked], seen: tables.Seen) -> tuple[str, dict[str, float]]:
+    """Faces found, prompts followed, and how alike two samples are."""
+    single = np.flatnonzero([not one.captioned for one in asked])
+    ok = tables.flat(tables.followed([asked[i] for i in single], seen.rows(single).words))
+    vectors = seen.judge[seen.found]
+    alike = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    body = [
+        ("a face is found", tables.share(seen.found)),
+        ("prompt followed, one word asked for", tables.share(ok)),
+        ("judge cosine of two: mean, 99th percentile", f"{alike.mean():.3f}, {np.quantile(alike, 0.99):.3f}"),
+    ]
+    figures = {"count": len(asked), "found": seen.found.mean(), "followed": np.mean(ok), "alike": alike.mean()}
+    return tables.rows(("samples", "measured"), body), {name: float(value) for name, value in figures.items()}
+
+
+def against_real(evidence: base_against.Evidence) -> dict[str, float]:
+    """Print every section that needs real pictures; the figures for the curve."""
+    line = base_against.sex_line(evidence)
+    sexes = base_against.sexes_right(line, evidence.seen.judge, [one.labels for one in evidence.asked])
+    print(tables.steering(evidence.asked, evidence.seen, sexes) + "\n")
+    distances, figures = base_against.distances(evidence)
+    print(distances + "\n")
+    memorisation, more = base_against.memorisation(evidence)
+    print(memorisation + "\n")
+    print(base_against.skew(evidence, sexes) + "\n")
+    print(base_against.probe(evidence, line))
+    return figures | more
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""Faces and words of many pictures, kept in chunks named by their pixels: a stopped run goes on, none goes stale."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trainer.evaluate.judge import look
+from trainer.faces.attributes import AttributeReader
+from trainer.faces.base import get_detector, get_embedder
+from trainer.records import RGB
+from trainer.weights import WEIGHTS
+
+CHUNK = 250
+
+
+def embedded(pictures: Sequence[RGB], engine: str, weights: Path, cache: Path) -> np.ndarray:
+    """(n, d) float32 unit vectors of each picture's largest face, zero where none is found."""
+    detector, embedder = get_detector(weights), get_embedder(engine, weights)
+    rows = []
+    for chunk, file in _chunks(pictures, cache, engine, embedder.sha256, ".npy"):
+        if not file.exists():
+            part = file.with_suffix(".part.npy")
+            np.save(part, look(chunk, detector, embedder).vectors)
+            part.replace(file)
+        rows.append(np.load(file))
+    width = max(part.shape[1] for part in rows)
+    return np.concatenate([part if part.shape[1] else np.zeros((len(part), width), np.float32) for part in rows])
+
+
+def words_in(pictures: Sequence[RGB], weights: Path, cache: Path) -> list[list[str]]:
+    """The probe's words of each picture's main face; none where no face is found."""
+    detector, reader = get_detector(weights), AttributeReader(weights)
+    words: list[list[str]] = []
+    for chunk, file in _chunks(pictures, cache, "words", WEIGHTS["fr_expression.onnx"].sha256, ".json"):
+        if not file.exists():
+            found = [(picture, max(detector.detect(picture), key=lambda f: f.width, default=None)) for picture in chunk]
+            read = [reader.read(picture, face).words() if face else [] for picture, face in found]
+            file.with_suffix(".part").write_text(json.dumps(read))
+            file.with_suffix(".part").replace(file)
+        words += json.loads(file.read_text())
+    return words
+
+
+def _chunks(
+    pictures: Sequence[RGB], cache: Path, what: str, model: str, suffix: str
+) -> Iterator[tuple[list[RGB], Path]]:
+    cache.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(pictures), CHUNK):
+        chunk = [np.ascontiguousarray(picture) for picture in pictures[start : start + CHUNK]]
+        key = hashlib.sha256(model.encode())
+        for picture in chunk:
+            key.update(picture)
+        yield chunk, cache / f"{what}-{key.hexdigest()[:24]}{suffix}"

@@ -1,0 +1,80 @@
+"""The real pictures that a base was and was not trained on, with what their sources say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from base_samples import GROUPS
+from captions import SEX_WORDS, load_words
+from distances import Pool
+from pictures import held_out_split, load_pixels, read_pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """Pictures in the order in which they are read.
+
+    Attributes:
+        pixels: (n, 128, 128, 3) uint8, memory-mapped.
+        words: class word and attributes of each, as the training captions have them.
+        facts: what the source says of each: sex, expression, group.
+        kinds: (n,) the source.
+        people: (n,) a number of each person, of its own for each picture whose person is not known.
+        trained, held_out: indices, both in random order.
+    """
+
+    pixels: np.ndarray
+    words: list[list[str]]
+    facts: list[dict[str, str]]
+    kinds: np.ndarray
+    people: np.ndarray
+    trained: np.ndarray
+    held_out: np.ndarray
+
+    def unseen(self) -> np.ndarray:
+        """Indices of the held-out pictures of people whom no training picture shows, as far as the sources say."""
+        return self.held_out[~np.isin(self.people[self.held_out], self.people[self.trained])]
+
+    def pool(self, rows: np.ndarray, vectors: np.ndarray) -> Pool:
+        """The pictures `rows` with a face, whose vectors are `vectors`."""
+        found = vectors.any(1)
+        return Pool(vectors[found], self.people[rows][found], self.kinds[rows][found])
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        """Class word and group of one picture, where the source says them."""
+        facts = self.facts[index]
+        sex = SEX_WORDS.get(facts.get("sex", ""))
+        return tuple(label for label in (sex, facts.get("group")) if label in ("man", "woman", *GROUPS))
+
+
+def read_real(pictures: Path, cache: Path) -> Real:
+    """Read the folder as the trainings do; `cache` holds, or gets, their `pixels.npy` and `words.json`."""
+    pixels = load_pixels(pictures, cache / "pixels.npy")
+    words = load_words(pictures, pixels, cache / "words.json")
+    told = [(picture.source, picture.person, picture.facts) for picture in read_pictures(pictures)]
+    if not len(pixels) == len(words) == len(told):
+        raise SystemExit(f"{cache}: pixels.npy and words.json are not those of {pictures}")
+    trained, held_out = held_out_split(len(told))
+    return Real(
+        pixels,
+        words,
+        [facts for _, _, facts in told],
+        np.array([source for source, _, _ in told]),
+        numbered([(source, person) for source, person, _ in told]),
+        np.random.default_rng(1).permutation(trained),
+        held_out,
+    )
+
+
+def numbered(people: list[tuple[str, int | None]]) -> np.ndarray:
+    """(n,) one number a person; pictures of nobody known count as as many people."""
+    numbers: dict[object, int] = {}
+    return np.array(
+        [
+            numbers.setdefault((source, index, "unknown") if person is None else (source, person), len(numbers))
+            for index, (source, person) in enumerate(people)
+        ],
+        np.int64,
+    )

@@ -1,0 +1,111 @@
+"""The base's own training: it makes the same weights every time, also when it was killed, on any imagefolder."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import budget
+import networks
+import pytest
+import torch
+from captions import vocabulary
+from safetensors.torch import load_file
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/base"
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def imagefolder(
+    tmp_path_factory: pytest.TempPathFactory,
+    demo_files: list[Path],
+    write_imagefolder: Callable[[Path, list[Path]], Path],
+) -> Path:
+    """Twelve pictures of faces, each with its sex."""
+    return write_imagefolder(tmp_path_factory.mktemp("training") / "pictures", demo_files[:12])
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the subprocess has it, and as it was afterwards: a training also sets how tiny numbers are rounded."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+def command(script: str, imagefolder: Path, out: Path, save_s: int) -> list[str]:
+    arguments = ["--pictures", imagefolder, "--out", out, "--steps", STEPS, "--batch", 2, "--save-s", save_s]
+    return [str(SCRIPTS / script), *map(str, arguments), "--device", "cpu"]
+
+
+def train(script: str, imagefolder: Path, out: Path, *more: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*command(script, imagefolder, out, 999), *more])
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+
+
+def train_with_a_kill(script: str, imagefolder: Path, out: Path, *more: str) -> None:
+    """Ended the hard way once the first step was saved, then run again with the same arguments."""
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPTS.parents[1])}
+    killed = [sys.executable, *command(script, imagefolder, out, 0)]
+    with subprocess.Popen(killed, stdout=subprocess.PIPE, text=True, env=variables) as run:
+        assert run.stdout is not None
+        assert "'step': 1," in run.stdout.readline()
+        run.kill()
+    assert run.returncode == -signal.SIGKILL
+    train(script, imagefolder, out, *more)
+
+
+@pytest.mark.usefixtures("weights", "one_thread")
+def test_a_killed_training_makes_the_weights_of_an_unbroken_one(imagefolder: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train("train_autoencoder.py", imagefolder, whole)
+    train_with_a_kill("train_autoencoder.py", imagefolder, killed)
+    one, other = (load_file(out / "autoencoder.safetensors") for out in (whole, killed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+    train("train_unet.py", imagefolder, whole)
+    train_with_a_kill("train_unet.py", imagefolder, killed, "--publish", str(killed / "published"))
+    one, other = (torch.load(out / "unet.state.pt", weights_only=True) for out in (whole, killed))
+    assert one["step"] == other["step"] == STEPS
+    for part in ("model", "average"):
+        assert all(torch.equal(one[part][name], other[part][name]) for name in one[part])
+
+    saved = (whole / "unet.state.pt").read_bytes()
+    train("train_unet.py", imagefolder, whole, "--publish", str(whole / "published"))  # nothing is left but to publish
+    assert (whole / "unet.state.pt").read_bytes() == saved
+    file = "unet/diffusion_pytorch_model.safetensors"
+    assert (whole / "published" / file).read_bytes() == (killed / "published" / file).read_bytes()
+
+
+def test_steps_alone_decide_where_there_are_any() -> None:
+    by_steps = budget.Budget(minutes=1, steps=10)
+    assert by_steps.share(5, 1e9) == 0.5
+    assert by_steps.is_used(10, 0)
+    by_time = budget.Budget(minutes=1)
+    assert by_time.share(10**9, 30) == 0.5
+    assert not by_time.is_used(10**9, 59)
+
+
+def test_every_word_of_the_grammar_is_one_token_and_the_files_are_the_same_every_time(tmp_path: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    for name in ("a", "b"):
+        networks.write_tokenizer(tmp_path / name)
+    for file in ("merges.txt", "vocab.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "a")
+    assert [len(tokenizer.tokenize(word)) for word in vocabulary()] == [1] * len(vocabulary())
+    assert len(tokenizer.tokenize("ohwx")) > 1
+
+
+def test_merges_are_found_as_in_the_paper_and_ties_go_by_the_alphabet() -> None:
+    assert networks.learned_merges(["low", "lot"])[0] == ("l", "o")  # the only pair that occurs twice
+    assert networks.learned_merges(["zy", "ab"]) == [("a", "b</w>"), ("z", "y</w>")]
+    assert networks.merged(["a", "a", "a"], ("a", "a")) == ["aa", "a"]
