@@ -10,7 +10,7 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,7 @@ from trainer.layouts.header import check_header
 from trainer.layouts.layers import layout_of
 
 Tensors = dict[str, torch.Tensor]
+LENGTHS = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 FIRST_HALVES = ("lora_A.weight", "lora_down.weight", "lora.down.weight", "lora_linear_layer.down.weight")
 
 
@@ -71,12 +72,13 @@ def stamped(tensors: Tensors, metadata: dict[str, str]) -> dict[str, str]:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What an adapter file is: layout, rank, size, number format, hash of the weights, and its metadata."""
+    """What an adapter file is: layout, kind, rank, size, number format, hash of the weights, and its metadata."""
     tensors, metadata = read_adapter(path)
     down = [tensor for name, tensor in tensors.items() if name.endswith(FIRST_HALVES)]
     return {
         "file": str(path),
         "layout": layout_of(tensors),
+        "kind": kind_of(tensors),
         "ranks": sorted({tensor.shape[0] for tensor in down if tensor.ndim}),
         "tensors": len(tensors),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
@@ -84,6 +86,11 @@ def describe(path: Path) -> dict[str, Any]:
         "tensors_sha256": tensors_sha256(tensors),
         "metadata": metadata,
     }
+
+
+def kind_of(tensors: Tensors) -> Literal["lora", "dora"]:
+    """By its names alone: whether any layer has lengths (arXiv 2402.09353)."""
+    return "dora" if any(name.endswith(LENGTHS) for name in tensors) else "lora"
 
 
 def loading_lines(base: str, adapter: Path, prompt: str, guidance: float) -> str:

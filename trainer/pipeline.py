@@ -91,7 +91,7 @@ class Pipeline:
 
     @staticmethod
     def _check_adapter(file: Path) -> None:
-        """Refuse a file that is no whole plain LoRA before any photo is looked at."""
+        """Refuse a file that is no whole LoRA or DoRA before any photo is looked at."""
         from trainer.adapter import read_adapter
         from trainer.layouts.layers import read_layers
 

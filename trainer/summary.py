@@ -73,7 +73,10 @@ def show_replay(said: dict[str, Any], console: Console) -> None:
 
 def show_adapter(said: dict[str, Any], console: Console) -> None:
     """What an adapter file is and says of itself."""
-    rows = [(key, str(said[key])) for key in ("layout", "ranks", "tensors", "parameters", "dtypes", "tensors_sha256")]
+    rows = [
+        (key, str(said[key]))
+        for key in ("layout", "kind", "ranks", "tensors", "parameters", "dtypes", "tensors_sha256")
+    ]
     metadata = [
         (key, text if len(text) <= SHOWN_TEXT else text[:SHOWN_TEXT] + "...")
         for key, text in sorted(said["metadata"].items())
@@ -83,12 +86,15 @@ def show_adapter(said: dict[str, Any], console: Console) -> None:
 
 def show_converted(said: dict[str, Any], console: Console) -> None:
     """Where the new file is and what it lost."""
-    rows = [(key, str(said[key])) for key in ("layout", "dtypes", "ranks", "layers", "tensors_sha256")]
+    rows = [(key, str(said[key])) for key in ("layout", "kind", "dtypes", "ranks", "layers", "tensors_sha256")]
     rows.append(("rounding", f"{said['rounding']:.1e} of the largest weight"))
     if said["retained"]:
         least = min(said["retained"]["by_layer"], key=said["retained"]["by_layer"].__getitem__)
         rows.append(("energy kept, mean", f"{said['retained']['mean']:.4f}"))
         rows.append(("energy kept, least", f"{said['retained']['min']:.4f} in {least}"))
+    if said["error"]:
+        rows.append(("error, mean", f"{said['error']['mean']:.1e} of a layer's update"))
+        rows.append(("error, largest", f"{said['error']['max']:.1e}"))
     console.table(said["out"], rows)
     if said["retained"] and said["retained"]["min"] < 1:
         console.result(f"what that costs in likeness: trainer evaluate SUBJECT --adapter {said['out']}")

@@ -16,7 +16,8 @@ from trainer.adapter import read_adapter, tensors_sha256, write_adapter
 from trainer.errors import IntegrityError
 from trainer.export.convert import convert
 from trainer.export.resize import resize
-from trainer.layouts.layers import Layer, Tensors, read_layers, update_of
+from trainer.layouts.layer import Layer, Tensors, update_of
+from trainer.layouts.layers import read_layers
 
 Family = Callable[[str], tuple[Any, Tensors]]
 SAID = {

@@ -13,7 +13,8 @@ from conftest import Command, hashes
 from safetensors.torch import load_file, save_file
 
 from trainer.adapter import write_adapter
-from trainer.layouts.layers import Tensors, read_layers, to_kohya
+from trainer.layouts.layer import Tensors
+from trainer.layouts.layers import read_layers, to_kohya
 
 TOLERANCE = {torch.float32: 1, torch.float16: 3}  # levels of 255, as docs/reference.md says
 Family = Callable[[str], tuple[Any, Tensors]]

@@ -10,6 +10,7 @@ import shutil
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ from trainer.bases.base import Base, get_base
 from trainer.errors import IntegrityError
 from trainer.export.convert import convert
 from trainer.export.merge import merge
-from trainer.layouts.layers import Tensors, layout_of, read_layers, to_diffusers, to_kohya
+from trainer.layouts.layer import Tensors
+from trainer.layouts.layers import layout_of, read_layers, to_diffusers, to_kohya
 from trainer.layouts.settings import KEY
 
 MAX_SECONDS = 30  # of a busy machine; a good one needs a hundredth
@@ -114,7 +116,7 @@ def base(random_base: Path) -> Base:
 
 @pytest.fixture(scope="module")
 def originals(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Real adapters of the base's UNet: both layouts, three number formats, an alpha that is not the rank."""
+    """Real adapters of the base's UNet: both layouts, two number formats, an alpha that is not the rank, DoRAs."""
     tensors: Tensors = {}
     for name, module in base.denoiser.named_modules():
         if name.endswith(("attn1.to_q", "attn2.to_out.0", "resnets.0.conv1")):
@@ -126,6 +128,8 @@ def originals(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     kohya = to_kohya(layers)
     plain, extra = to_diffusers(read_layers(folder, kohya | {n: t / 2 for n, t in kohya.items() if "alpha" in n}, {}))
     kinds = [(tensors, {"format": "pt"}), (plain, extra), (kohya, {}), ({n: t.half() for n, t in kohya.items()}, {})]
+    dora = {name: replace(layer, lengths=torch.ones_like(layer.up[:, :1])) for name, layer in layers.items()}
+    kinds += [to_diffusers(dora), (to_kohya(dora), {})]
     for index, (weights, said) in enumerate(kinds):
         write_adapter(folder / f"{index}.safetensors", weights, said)
     return sorted(folder.iterdir())
@@ -151,7 +155,7 @@ def check(file: Path, base: Base, base_folder: Path, load: bool) -> None:
             enter()
         except IntegrityError as error:
             said = error.message
-        assert str(file) in said or "kohya's layout" in said
+        assert str(file) in said or "kohya's layout" in said or "diffusers' layout" in said
         assert time.monotonic() - started < MAX_SECONDS
 
 
@@ -182,7 +186,7 @@ def mutated(data: bytes, how: list[int], luck: random.Random, folder: Path) -> P
 
 
 mutants = given(
-    original=st.integers(0, 3), how=st.lists(st.integers(0, len(MUTATIONS) - 1), min_size=1, max_size=3),
+    original=st.integers(0, 5), how=st.lists(st.integers(0, len(MUTATIONS) - 1), min_size=1, max_size=3),
     seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
 quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -16,7 +16,7 @@ from trainer.adapter import read_adapter, write_adapter
 from trainer.bases.loading import load_adapter
 from trainer.errors import IntegrityError
 from trainer.layouts.header import MAX_HEADER_BYTES, check_header
-from trainer.layouts.layers import Tensors
+from trainer.layouts.layer import Tensors
 from trainer.layouts.settings import KEY, read_settings
 
 NAME = "unet.conv_in.lora_A.weight"

@@ -14,7 +14,8 @@ from trainer.adapter import tensors_sha256, write_adapter
 from trainer.bases.loading import adapted_modules, load_adapter
 from trainer.errors import IntegrityError
 from trainer.layouts.keymaps import module_of
-from trainer.layouts.layers import Layer, Tensors, diffusers_reads_kohya, layout_of, read_layers, to_diffusers, to_kohya
+from trainer.layouts.layer import Layer, Tensors
+from trainer.layouts.layers import diffusers_reads_kohya, layout_of, read_layers, to_diffusers, to_kohya
 
 Family = Callable[[str], tuple[Any, Tensors]]
 FILE = Path("a.safetensors")
@@ -287,14 +288,14 @@ def test_a_transformer_with_more_blocks_than_any_known_one_is_not_named(width: i
     ("name", "words"),
     [
         ("unet.conv_in.lora_A.weight", "conv_in has only one of its two factors"),
-        ("unet.conv_in.hada_w1_a", "no plain LoRA"),
-        ("unet.conv_in.lora_magnitude_vector", "no plain LoRA"),
-        ("lora_unet_conv_in.lora_mid.weight", "no plain LoRA"),
-        ("lora_unet_conv_in.dora_scale", "no plain LoRA"),
-        ("base_model.model.conv_in.lora_A.weight", "no plain LoRA"),
+        ("unet.conv_in.hada_w1_a", "no LoRA or DoRA"),
+        ("unet.conv_in.lora_magnitude_vector", "conv_in has only one of its two factors"),
+        ("lora_unet_conv_in.lora_mid.weight", "no LoRA or DoRA"),
+        ("lora_unet_conv_in.dora_scale", "conv_in has only one of its two factors"),
+        ("base_model.model.conv_in.lora_A.weight", "no LoRA or DoRA"),
     ],
 )
-def test_what_is_no_plain_lora_is_refused_by_its_name(name: str, words: str) -> None:
+def test_what_is_no_lora_is_refused_by_its_name(name: str, words: str) -> None:
     with pytest.raises(IntegrityError, match=re.escape(words)):
         read_layers(FILE, {name: torch.ones(2, 2)}, {})
 

@@ -5,46 +5,56 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from trainer.adapter import read_adapter
+from trainer.adapter import kind_of, read_adapter, write_adapter
 from trainer.errors import IntegrityError
-from trainer.layouts.layers import Layer, canonical, read_layers
+from trainer.layouts.layer import Layer
+from trainer.layouts.layers import canonical, read_layers, to_diffusers
 
-MAGNITUDE = ".lora_magnitude_vector"  # DoRA's lengths of the rows (arXiv 2402.09353, eq. 5)
 STRENGTH_TOLERANCE = 0.02  # above what bf16 rounds, far below a mistaken alpha
 
 
 def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> None:
     """Load the file as any user would, under the name `adapter`.
 
-    It is read and checked before diffusers sees it. Raises IntegrityError, naming the file and the layers, for a file
-    that is no whole plain LoRA or DoRA or that the pipeline did not take whole.
+    It is read and checked before diffusers sees it. A DoRA under names by which diffusers would drop the lengths, as
+    kohya's are, goes in with the same tensors under the names that it takes. Raises IntegrityError, naming the file
+    and the layers, for a file that is no whole LoRA or DoRA or that the pipeline did not take whole.
     """
     tensors, metadata = read_adapter(file)
-    lengths = [name for name in tensors if name.endswith(MAGNITUDE)]
-    wanted = read_layers(file, {name: t for name, t in tensors.items() if name not in lengths}, metadata)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            pipeline.load_lora_weights(
-                str(file.parent), weight_name=file.name, adapter_name=adapter, use_safetensors=True
-            )
-        except (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise IntegrityError(f"{file} does not fit base {base}: {said[:500]}") from None
+    wanted = read_layers(file, tensors, metadata)
+    renamed, extra = to_diffusers(wanted) if kind_of(tensors) == "dora" else (tensors, {})
+    if renamed.keys() != tensors.keys():
+        with TemporaryDirectory() as folder:
+            write_adapter(Path(folder) / file.name, renamed, extra)
+            _load(pipeline, Path(folder) / file.name, file, adapter, base)
+    else:
+        _load(pipeline, file, file, adapter, base)
     taken = adapted_modules(pipeline, adapter)
     left = sorted(wanted.keys() - taken.keys())
     if left:
         names = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         raise IntegrityError(f"{file}: {len(left)} of {len(wanted)} layers are unknown to base {base}: {names}")
-    for name in lengths:
-        if adapter not in getattr(taken.get(canonical(name.removesuffix(MAGNITUDE))), "lora_magnitude_vector", ()):
-            raise IntegrityError(f"{file}: diffusers did not take {name}")
     for name, layer in wanted.items():
         _check_strength(file, name, layer, taken[name], adapter)
+        _check_lengths(file, name, layer, taken[name], adapter)
+
+
+def _load(pipeline: Any, source: Path, file: Path, adapter: str, base: str) -> None:
+    """Through diffusers' own loader; `file` is the name to complain of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pipeline.load_lora_weights(
+                str(source.parent), weight_name=source.name, adapter_name=adapter, use_safetensors=True
+            )
+        except (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise IntegrityError(f"{file} does not fit base {base}: {said[:500]}") from None
 
 
 def adapted_modules(pipeline: Any, adapter: str) -> dict[str, Any]:
@@ -68,3 +78,15 @@ def _check_strength(file: Path, name: str, layer: Layer, module: Any, adapter: s
             f"{file}: diffusers takes {name} {found / said if said else math.inf:.3g} times as strong as the file says",
             f"trainer convert {file} --layout diffusers, and use that file",
         )
+
+
+def _check_lengths(file: Path, name: str, layer: Layer, module: Any, adapter: str) -> None:
+    """A DoRA's lengths are there and those of the file, and a LoRA has none."""
+    taken = module.lora_magnitude_vector[adapter].weight if adapter in module.lora_magnitude_vector else None
+    if (taken is None) != (layer.lengths is None):
+        raise IntegrityError(f"{file}: diffusers {'dropped' if taken is None else 'made up'} the lengths of {name}")
+    if taken is None or layer.lengths is None:
+        return
+    found = taken.detach().float().flatten()
+    if not torch.allclose(found, layer.lengths.float().flatten().to(found.device), rtol=STRENGTH_TOLERANCE):
+        raise IntegrityError(f"{file}: diffusers took other lengths of {name} than the file's")

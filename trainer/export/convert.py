@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainer.adapter import read_adapter, stamped, tensors_sha256, write_adapter
+from trainer.adapter import kind_of, read_adapter, stamped, tensors_sha256, write_adapter
 from trainer.errors import IntegrityError, UsageError
-from trainer.export.resize import resize
+from trainer.export.metadata import network
+from trainer.export.resize import relative_error, resize
 from trainer.layouts.header import SUFFIX
-from trainer.layouts.layers import Layer, Layers, layout_of, read_layers, to_diffusers, to_kohya
+from trainer.layouts.layer import Layers
+from trainer.layouts.layers import layout_of, read_layers, to_diffusers, to_kohya
 from trainer.layouts.settings import KEY
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -31,11 +34,12 @@ def convert(
     """Write the adapter anew and say what changed; `file` itself is only read.
 
     Layouts and a wider number format lose nothing. `rounding` is the largest error of a narrower one, relative to the
-    largest weight of its tensor; `retained` the share of each layer's energy that a lower rank keeps.
+    largest weight of its tensor; `retained` the share of each layer's energy that a lower rank keeps; `error` what both
+    took from each layer, measured on the new one: the norm of the difference over that of the update.
 
     Raises:
         UsageError: nothing is asked for, or `out` is there and `overwrite` is not set.
-        IntegrityError: the file is no whole plain LoRA, a layer has no name in the layout, or a weight does not fit
+        IntegrityError: the file is no whole LoRA or DoRA, a layer has no name in the layout, or a weight does not fit
             the number format.
     """
     if layout is None and dtype is None and rank is None:
@@ -46,6 +50,7 @@ def convert(
     layers = read_layers(file, tensors, metadata)
     resized, retained = resize(layers, rank) if rank else (layers, {})
     cast, rounding = _cast(file, resized, DTYPES[dtype]) if dtype else (resized, 0.0)
+    changed = [module for module in layers if cast[module] is not layers[module]]
     layout = layout or layout_of(tensors)
     new, extra = (to_kohya(cast), {}) if layout == "kohya" else to_diffusers(cast)
     said = amended(metadata, cast, extra, tensors_sha256(tensors), any(kept < 1 for kept in retained.values()))
@@ -54,11 +59,13 @@ def convert(
         "file": str(file),
         "out": str(target),
         "layout": layout,
+        "kind": kind_of(tensors),
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in new.values()}),
         "ranks": sorted({layer.rank for layer in cast.values()}),
         "layers": len(cast),
         "rounding": rounding,
-        "retained": _retained(retained),
+        "retained": _over_layers(retained),
+        "error": _over_layers({module: relative_error(layers[module], cast[module]) for module in changed}),
         "tensors_sha256": tensors_sha256(new),
     }
 
@@ -78,7 +85,7 @@ def amended(
     """The metadata of the new file: everything that still holds, ranks and alphas as they now are, and its source."""
     gone = (*STALE, *(SCORES if cut else ()))
     said = {key: value for key, value in metadata.items() if key not in gone}
-    said |= {"format": "pt", "ss_network_module": "networks.lora"}
+    said |= {"format": "pt"} | network(any(layer.lengths is not None for layer in layers.values()))
     said["ss_network_dim"] = _common({layer.rank for layer in layers.values()})
     said["ss_network_alpha"] = _common({layer.alpha for layer in layers.values()})
     return said | extra | {"likeness.converted_from": source_sha256}
@@ -89,19 +96,21 @@ def _common(values: set[int] | set[float]) -> str:
 
 
 def _cast(file: Path, layers: Layers, dtype: torch.dtype) -> tuple[Layers, float]:
-    """Both factors in the number format, and the largest rounding error relative to its tensor's largest weight."""
+    """Every tensor in the number format, and the largest rounding error relative to its tensor's largest weight."""
     worst, found = 0.0, {}
     for module, layer in layers.items():
-        halves = []
-        for half in (layer.down, layer.up):
-            new = half.to(dtype)
-            if not bool(torch.isfinite(new.float()).all()):
+        new: dict[str, Any] = {}
+        for part in ("down", "up", "lengths"):
+            old = getattr(layer, part)
+            if old is None:
+                continue
+            new[part] = old.to(dtype)
+            if not bool(torch.isfinite(new[part].float()).all()):
                 raise IntegrityError(f"{file}: {module} holds weights too large for {dtype}", "use --dtype bf16")
-            largest = float(half.double().abs().max())
-            error = float((new.double() - half.double()).abs().max())
+            largest = float(old.double().abs().max())
+            error = float((new[part].double() - old.double()).abs().max())
             worst = max(worst, error / largest if largest else 0.0)
-            halves.append(new)
-        found[module] = Layer(halves[0], halves[1], layer.alpha)
+        found[module] = replace(layer, **new)
     return found, worst
 
 
@@ -116,8 +125,8 @@ def _check_target(file: Path, target: Path, overwrite: bool) -> None:
         raise UsageError(f"{target} is there already", "choose another --out, or pass --overwrite")
 
 
-def _retained(by_layer: dict[str, float]) -> dict[str, Any] | None:
+def _over_layers(by_layer: dict[str, float]) -> dict[str, Any] | None:
     if not by_layer:
         return None
     values = by_layer.values()
-    return {"min": min(values), "mean": sum(values) / len(values), "by_layer": by_layer}
+    return {"min": min(values), "mean": sum(values) / len(values), "max": max(values), "by_layer": by_layer}

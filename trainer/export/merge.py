@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from safetensors.torch import save_file
 
 from trainer.adapter import read_adapter, tensors_sha256
 from trainer.errors import IntegrityError, MissingPartError, UsageError
-from trainer.layouts.layers import Layer, Layers, read_layers, update_of
+from trainer.layouts.layer import Layer, Layers, grown
+from trainer.layouts.layers import read_layers
 
 CONFIGS = {".json", ".txt", ".model", ".md"}  # .model: a tokenizer's; nothing else is copied, above all no pickle
 NOTE = "merged.json"
@@ -99,18 +101,16 @@ def _grow(file: Path, layers: Layers, source: Path, target: Path, scale: float) 
 
 
 def _grown(file: Path, module: str, weight: torch.Tensor, layer: Layer, scale: float) -> tuple[torch.Tensor, float]:
-    update = update_of(layer) * scale
-    if update.shape != weight.shape:
-        if update.numel() != weight.numel() or update.shape[:2] != weight.shape[:2]:
-            raise IntegrityError(
-                f"{file}: {module} is {tuple(update.shape)}, the base's weight {tuple(weight.shape)}",
-                "merge into the base that the adapter was made for",
-            )
-        update = update.reshape(weight.shape)  # a 1x1 convolution kept as a matrix
-    exact = weight.double() + update.double()
-    grown = exact.to(weight.dtype)
-    size = float(update.double().norm())
-    return grown, float((grown.double() - exact).norm()) / size if size else 0.0
+    shape = (layer.up.shape[0], *layer.down.shape[1:])
+    if math.prod(shape) != weight.numel() or shape[:2] != weight.shape[:2]:
+        raise IntegrityError(
+            f"{file}: {module} is {shape}, the base's weight {tuple(weight.shape)}",
+            "merge into the base that the adapter was made for",
+        )
+    exact = grown(layer, weight.reshape(shape), scale).reshape(weight.shape)  # a 1x1 convolution kept as a matrix
+    rounded = exact.to(weight.dtype)
+    size = float((exact - weight.double()).norm())
+    return rounded, float((rounded.double() - exact).norm()) / size if size else 0.0
 
 
 def _is_variant(source: Path) -> bool:

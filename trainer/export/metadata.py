@@ -23,7 +23,8 @@ PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, str]:
     """Every key of an exported file but the hashes of its weights.
 
-    `card` is the scorecard; `facts` holds trigger, class_word, rank, step, licence, version, size_px and prediction.
+    `card` is the scorecard; `facts` holds trigger, class_word, rank, step, licence, version, size_px,
+    prediction and dora.
     """
     called = f"{facts['trigger']} {facts['class_word']}"
     architecture, version_word = FAMILIES.get(card["base"]["name"], (card["base"]["name"],) * 2)
@@ -55,7 +56,6 @@ def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, s
         "modelspec.trigger_phrase": called,
         "modelspec.usage_hint": f"Say {called} in the prompt.",
         "modelspec.tags": "lora, likeness, person",
-        "ss_network_module": "networks.lora",
         "ss_network_dim": str(facts["rank"]),
         "ss_network_alpha": str(facts["rank"]),  # alpha / rank is folded into the weights
         "ss_base_model_version": version_word,
@@ -65,9 +65,18 @@ def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, s
         "ss_num_train_images": str(card["photos"]["fit"]),
         "ss_tag_frequency": json.dumps({"likeness": {called: card["photos"]["fit"]}}),
     }
+    said |= network(facts["dora"])
     if facts["prediction"] in PREDICTIONS:
         said["modelspec.prediction_type"] = PREDICTIONS[facts["prediction"]]
     return said
+
+
+def network(dora: bool) -> dict[str, str]:
+    """Which module of kohya's trainer, or of LyCORIS beside it, has layers of this kind."""
+    if not dora:
+        return {"ss_network_module": "networks.lora"}
+    args = {"algo": "lora", "dora_wd": True, "wd_on_output": True}
+    return {"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps(args)}
 
 
 def _number(value: float | None) -> str:

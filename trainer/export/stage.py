@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer.adapter import Tensors, read_adapter, stamped, tensors_sha256, write_adapter
+from trainer.adapter import Tensors, kind_of, read_adapter, stamped, tensors_sha256, write_adapter
 from trainer.bases.base import Base
 from trainer.errors import IntegrityError
 from trainer.export.card import model_card
@@ -48,7 +48,7 @@ def export(checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settin
     card = json.loads((evaluated / "scorecard.json").read_text(encoding="utf-8"))
     tensors, _ = read_adapter(checkpoint.adapter)
     tensors = {name: tensor.to(DTYPES[settings.dtype]) for name, tensor in tensors.items()}
-    facts = _facts(checkpoint, base, settings)
+    facts = _facts(checkpoint, base, settings) | {"dora": kind_of(tensors) == "dora"}
     metadata = adapter_metadata(card, facts)
     adapter, twin = (folder / f"{settings.file_stem}{suffix}" for suffix in (".safetensors", ".kohya.safetensors"))
     write_adapter(adapter, tensors, stamped(tensors, metadata))

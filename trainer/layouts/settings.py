@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def check_names(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 def read_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The settings as `component.key: value`, {} where the file has none.
 
-    Raises IntegrityError for settings that are no plain LoRA or that cannot be read.
+    Raises IntegrityError for settings that do more than scale a LoRA or DoRA, and for those that cannot be read.
     """
     text = metadata.get(KEY, "")
     if not text:
@@ -54,7 +54,8 @@ def read_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise IntegrityError(f"{path}: its {KEY} cannot be read", "bring the file again from where it came")
     for full, value in said.items():
         if not _usable(full.rpartition(".")[2], value):
-            raise IntegrityError(f"{path}: its {KEY} asks for {full[:80]}={str(value)[:60]}, which is no plain LoRA")
+            said_so = f"{full[:80]}={str(value)[:60]}"
+            raise IntegrityError(f"{path}: its {KEY} asks for {said_so}, which is no plain LoRA or DoRA")
     return said
 
 
@@ -74,8 +75,11 @@ def alpha_of(settings: Mapping[str, Any], module: str, rank: int) -> float:
     return float(alpha * rank**0.5 if settings.get(f"{component}.use_rslora") else alpha)
 
 
-def write_settings(layers: Mapping[str, tuple[int, float]]) -> str:
-    """The metadata value that makes diffusers use these ranks and alphas; `layers` is by module, as `unet.conv_in`."""
+def write_settings(layers: Mapping[str, tuple[int, float]], doras: Collection[str] = ()) -> str:
+    """The metadata value that makes diffusers use these ranks and alphas; `layers` is by module, as `unet.conv_in`.
+
+    `doras` are the components that are a DoRA.
+    """
     said: dict[str, Any] = {}
     for component in COMPONENTS:
         # Text encoders have their modules with or without this prefix, by the version of transformers.
@@ -95,7 +99,7 @@ def write_settings(layers: Mapping[str, tuple[int, float]]) -> str:
             "rank_pattern": {anchor + name: r for name, (r, _) in own.items() if r != rank},
             "alpha_pattern": {anchor + name: a for name, (_, a) in own.items() if a != alpha},
             "target_modules": sorted(own),
-            "use_dora": False,
+            "use_dora": component in doras,
             "lora_bias": False,
         }
         said |= {f"{component}.{key}": value for key, value in values.items()}
@@ -117,7 +121,7 @@ def _usable(key: str, value: Any) -> bool:
         return bool(value == "none")
     if key == "init_lora_weights":
         return isinstance(value, bool) or bool(value == "gaussian")
-    if key == "use_rslora":
+    if key in {"use_rslora", "use_dora"}:
         return isinstance(value, bool)
     if key == "runtime_config":
         return not value or bool(value == {"ephemeral_gpu_offload": False})
