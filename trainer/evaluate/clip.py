@@ -31,17 +31,18 @@ class ClipScorer:
         Raises MissingPartError where there is none.
         """
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
-        from transformers.utils.logging import disable_progress_bar
+        from transformers.utils import logging
 
-        disable_progress_bar()
+        said: Any = logging
+        said.disable_progress_bar()  # our own progress says what is going on
         try:
             model: Any = CLIPModel.from_pretrained(where, use_safetensors=True)
             self._tokenizer: Any = CLIPTokenizer.from_pretrained(where)
             self._pixels: Any = CLIPImageProcessorPil.from_pretrained(where)
         except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
+            first = (str(error).splitlines() or [type(error).__name__])[0]
             hint = "set evaluate.clip to a folder or hub name of a CLIP model with model.safetensors, or to null"
-            raise MissingPartError(f"CLIP model {where} cannot be loaded: {said}", hint) from None
+            raise MissingPartError(f"CLIP model {where} cannot be loaded: {first}", hint) from None
         self._device = best_device()
         self._model: Any = model.eval().to(self._device)
         folder = Path(where)

@@ -118,7 +118,7 @@ class Evaluator:
     def _candidate(self, checkpoint: Checkpoint, reals: Reals) -> Candidate:
         """The gate's numbers, from one seed a prompt that the report does not use."""
         prompts = select_prompts(report_prompts(self.base.prompt_set, self.who), self.settings.select_prompts)
-        self.base.use_adapter(checkpoint.adapter)
+        self.base.use_adapter(checkpoint.adapter, folded=True)
         tag, seeds = f"select/{checkpoint.step:06d}", range(self.seeds.stop, self.seeds.stop + 1)
         gallery = self._gallery(prompts, tag, f"step {checkpoint.step}", self.eyes.gate, seeds)
         identity = float(gallery.cosines(reals.sealed).mean())
@@ -145,7 +145,7 @@ class Evaluator:
         """What the judge looks at; without sealed photos nothing that only a likeness is asked of."""
         kind, judge, sealed = self.base.prompt_set, self.eyes.judge, bool(self.photos.split.report)
         prompts, leaks = report_prompts(kind, self.who), leak_prompts(kind, self.settings.class_word)
-        self.base.use_adapter(chosen.adapter)
+        self.base.use_adapter(chosen.adapter, folded=True)
         galleries = {"adapter": self._gallery(prompts, "adapter", "with the adapter", judge, self.seeds)}
         if sealed:
             galleries["leak"] = self._gallery(leaks, "leak", "without the trigger", judge, self.seeds)
@@ -182,7 +182,7 @@ class Evaluator:
             return None
         means = []
         for tag, adapter in (("beside", chosen.adapter), ("base_beside", None)):
-            self.base.use_adapter(adapter)
+            self.base.use_adapter(adapter, folded=True)
             flat = self._gallery(prompts, tag, "somebody beside", self.eyes.judge, self.seeds).flat()
             means.append(scorecard.least_alike(everyone(flat, self.eyes.detector, self.eyes.judge), photos))
         on, off = means
