@@ -35,7 +35,8 @@ def test_both_layouts_get_the_same_score_and_nothing_is_fitted(score: Command, e
     other, kohya = card_of(score(exported / "zelda.kohya.safetensors"))
     assert run != other
     assert card["photos"] == {"fit": 0, "select": 0, "report": 14}
-    assert card["copying"] == {"to_fit_photos": None, "excess": None}
+    assert card["copying"].items() >= {"to_fit_photos": None, "excess": None}.items()
+    assert card["copying"]["any_excess"] < 0  # this needs no word on what it was fitted on
     assert card["checkpoints"] == []
     assert card["cost"]["fit_s"] is None
     assert any("what it was fitted on is not known" in reason for reason in card["reasons"])

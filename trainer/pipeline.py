@@ -259,6 +259,7 @@ class Pipeline:
     def _evaluator(self, prepared: Path, album: Album, part: Path) -> Any:
         from trainer.bases.base import resolve_precision
         from trainer.evaluate import stage
+        from trainer.evaluate.clip import ClipScorer
         from trainer.evaluate.sample import Sampling
         from trainer.faces.attributes import AttributeReader
         from trainer.faces.base import get_detector
@@ -286,6 +287,7 @@ class Pipeline:
             self._embedder(faces.gate),
             self._embedder(faces.judge),
             AttributeReader(weights),
+            None if e.clip is None else ClipScorer(e.clip),
         )
         real = stage.Photos(album.paths(), read_split(prepared), prepared / "images")
         return stage.Evaluator(self._load_base(e.precision), settings, eyes, real, part, self.console)

@@ -108,8 +108,8 @@ class PrepareSection(Section):
     """Share of the photos sealed for choosing the checkpoint; at least 2."""
     report_share: Fraction = 0.2
     """Share of the photos sealed for the reported score; at least 2."""
-    min_photos: Annotated[int, Field(ge=8)] = 8
-    """Fewer usable photos than this end with exit 3: too few to seal any."""
+    min_photos: Annotated[int, Field(ge=3)] = 3
+    """Fewer usable photos than this end with exit 3. Under 8 none is sealed, and the verdict is `unmeasurable`."""
     max_pixels: Annotated[int, Field(ge=1_000_000)] = 120_000_000
     """Largest accepted picture, in pixels, checked before decoding: `too-large`."""
 
@@ -206,6 +206,8 @@ class EvaluateSection(Section):
     """Pictures sampled at once."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Arithmetic of the sampling. fp32 scores the very pictures that the adapter makes in a plain pipeline."""
+    clip: str | None = None
+    """Folder or hub name of a CLIP model that scores the prompts (safetensors). None: the attribute probe does."""
     false_accept_rate: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.001
     """False-accept rate at which the pass threshold is fitted on the strangers."""
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000

@@ -55,6 +55,9 @@ def show_comparison(found: dict[str, Any], console: Console) -> None:
     rows += [(key, *(_cell(run[key]) for run in found["runs"])) for key in numbers]
     console.table("Side by side", rows, ("", *(run["run"] for run in found["runs"])))
     for one in found["differences"]:
+        if one["of_ceiling"] is None:
+            console.result(f"{one['run']}: one of the two is not measurable, so there is no difference to tell")
+            continue
         low, high = one["ci95"]
         said = "more" if one["of_ceiling"] > 0 else "less"
         told = f"{said} like its person than the first" if one["told_apart"] else "too close to the first to tell"
@@ -120,17 +123,16 @@ def _photos(facts: dict[str, Any]) -> str:
 
 def _score(card: dict[str, Any]) -> list[tuple[str, str]]:
     identity = card["identity"]
-    low, high = identity["ci95"]
+    rows = [("verdict", "; ".join([card["verdict"], *card["reasons"]])), *(("advice", line) for line in card["advice"])]
+    if identity["mean"] is not None:
+        low, high = identity["ci95"]
+        rows += [
+            ("likeness", f"{identity['mean']:.3f} (95% {low:.3f} to {high:.3f})"),
+            ("ceiling", f"{identity['ceiling']:.3f} between the person's own photos"),
+            ("floor", f"{identity['floor_strangers']:.3f} strangers, {identity['floor_base']:.3f} base alone"),
+        ]
     share = "not measurable" if identity["of_ceiling"] is None else f"{identity['of_ceiling']:.3f}"
-    rows = [
-        ("verdict", "; ".join([card["verdict"], *card["reasons"]])),
-        *(("advice", line) for line in card["advice"]),
-        ("likeness", f"{identity['mean']:.3f} (95% {low:.3f} to {high:.3f})"),
-        ("ceiling", f"{identity['ceiling']:.3f} between the person's own photos"),
-        ("floor", f"{identity['floor_strangers']:.3f} strangers, {identity['floor_base']:.3f} base alone"),
-        ("of_ceiling", share),
-        ("face found in", f"{card['detection_rate']:.0%} of the pictures"),
-    ]
+    rows += [("of_ceiling", share), ("face found in", f"{card['detection_rate']:.0%} of the pictures")]
     if card["copying"]["excess"] is not None:
         rows.append(("copying", f"{card['copying']['excess']:+.3f} nearer to fitted photos than a new photo is"))
     return rows

@@ -5,6 +5,9 @@
 FOLDER holds one folder of photos a person. The default recipe is used unless `--recipe` or `--set` say otherwise.
 A subject whose run is there already is read back, so an interrupted benchmark goes on where it stopped. The table
 replaces what stands between the two markers in the file.
+
+`--groups` names a JSON file, {"alice": {"sex": "woman"}, ...}, of whatever you know of the people;
+a second table then shows the means by each of these words, and by how like a person the base is without any adapter.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +38,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="portrait-tiny")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--groups", type=Path)
     args = parser.parse_args()
     names = args.only or sorted(path.name for path in args.subjects.iterdir() if path.is_dir())
     cards = {}
@@ -42,6 +46,8 @@ def main() -> None:
         cards[name] = scored(name, args)
         print(row(name, cards[name]), flush=True)
     text = table(cards, args)
+    if args.groups:
+        text += "\n\n" + group_table(cards, json.loads(args.groups.read_text()))
     print(text)
     if args.table:
         before, _, rest = args.table.read_text().partition(START)
@@ -58,6 +64,8 @@ def scored(name: str, args: argparse.Namespace) -> dict | str:
     if not said["ok"]:
         return f"exit {done.returncode}: {said['error']['message'].splitlines()[0]}"
     card = json.loads(Path(said["result"]["scorecard"]).read_text())
+    if card["identity"]["of_ceiling"] is None:
+        return f"unmeasurable: {card['reasons'][0]}"
     card["total_s"] = sum(stage["seconds"] for stage in said["result"]["stages"].values())
     return card
 
@@ -77,6 +85,11 @@ def row(name: str, card: dict | str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+THIRDS = ("lowest third", "middle third", "highest third")
+GROUP_HEADER = (
+    "| group | people | identity | ceiling | floor strangers | floor base | of_ceiling | base of_ceiling "
+    "| copying | leak | detected |"
+)
 KEYS = ("mean", "ceiling", "floor_strangers", "floor_base", "of_ceiling", "of_ceiling_base")
 
 
@@ -90,8 +103,7 @@ def table(cards: dict[str, dict | str], args: argparse.Namespace) -> str:
             "",
             f"Made by `python scripts/bench/subjects.py --subjects FOLDER --recipe {args.recipe}{overrides}` on "
             f"{processor()}; base {good[0]['base']['name']} {good[0]['base']['sha256'][:12]}, recipe "
-            f"{good[0]['recipe']['sha256'][:12]}, judge {good[0]['judge']['name']}. Gate and judge rank these adapters "
-            f"with a Spearman correlation of {gate_agreement(good):.2f}.",
+            f"{good[0]['recipe']['sha256'][:12]}, judge {good[0]['judge']['name']}. {gate_agreement(good)}",
         ]
     return "\n".join(lines)
 
@@ -112,12 +124,60 @@ def mean_cells(cards: list[dict]) -> list[str]:
     ]
 
 
-def gate_agreement(cards: list[dict]) -> float:
-    """Spearman's rank correlation of the judge's likeness on the report photos with the gate's on the select ones."""
-    gate = [next(row["identity_select"] for row in card["checkpoints"] if row["selected"]) for card in cards]
-    judge = [card["identity"]["mean"] for card in cards]
-    ranks = [np.argsort(np.argsort(values)) for values in (gate, judge)]
+def gate_agreement(cards: list[dict]) -> str:
+    """How alike judge and gate rank the adapters, each by its own `of_ceiling`, so that nobody's face counts."""
+    pairs = [
+        (card["identity"]["of_ceiling"], line["of_ceiling_select"])
+        for card in cards
+        for line in card["checkpoints"]
+        if line["selected"] and None not in (card["identity"]["of_ceiling"], line["of_ceiling_select"])
+    ]
+    if len(pairs) < 3:
+        return "Too few adapters to compare the gate's ranking with the judge's."
+    judge, gate = zip(*pairs, strict=True)
+    return (
+        f"Judge and gate rank these {len(pairs)} adapters, each by its own of_ceiling, with a Spearman correlation of "
+        f"{spearman(judge, gate):.2f}."
+    )
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Rank correlation, -1 to 1; equal values share their mean rank (Spearman, Am. J. Psychol. 15, 1904)."""
+    ranks = [[(np.less(values, v).sum() + np.less_equal(values, v).sum()) / 2 for v in values] for values in (a, b)]
     return float(np.corrcoef(*ranks)[0, 1])
+
+
+def group_table(cards: dict[str, dict | str], groups: dict[str, dict[str, str]]) -> str:
+    """Means by what is known of the people, and by thirds of the base's own likeness to them: does a bias show?"""
+    good = {name: card for name, card in cards.items() if not isinstance(card, str)}
+    strange = sorted(groups.keys() - cards.keys())
+    if strange:
+        raise SystemExit(f"no such subjects: {', '.join(strange)}")
+    members: dict[str, list[dict]] = {}
+    for name, card in good.items():
+        for key, word in groups.get(name, {}).items():
+            members.setdefault(f"{key}: {word}", []).append(card)
+    ranked = sorted(good.values(), key=lambda card: card["identity"]["floor_base"])
+    thirds = [ranked[len(ranked) * part // 3 : len(ranked) * (part + 1) // 3] for part in range(3)]
+    rows = [*sorted(members.items()), *zip((f"base's likeness: {w}" for w in THIRDS), thirds, strict=True)]
+    lines = [GROUP_HEADER, "|" + "---|" * (GROUP_HEADER.count("|") - 1)]
+    return "\n".join([*lines, *(group_row(word, group) for word, group in rows if group)])
+
+
+def group_row(word: str, cards: list[dict]) -> str:
+    def cell(of: Callable[[dict], float | None], form: str) -> str:
+        known = [value for value in map(of, cards) if value is not None]
+        return format(np.mean(known), form) if known else "-"
+
+    cells = [
+        word,
+        str(len(cards)),
+        *(cell(lambda card, key=key: card["identity"][key], ".3f") for key in KEYS),
+        cell(lambda card: card["copying"]["excess"], "+.3f"),
+        cell(lambda card: card["leak"]["excess"], "+.3f"),
+        cell(lambda card: card["detection_rate"], ".2f"),
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 def processor() -> str:

@@ -17,13 +17,13 @@ FLOOR, CEILING = 0.1, 0.6
 def scored(folder: Path, cosines: np.ndarray, photos: str = "abcd", judge: str = "onnx", **card: Any) -> Path:
     """A run folder with that evaluation."""
     (folder / "3_evaluate").mkdir(parents=True)
-    mean = float(cosines.mean())
+    mean = float(cosines.mean()) if cosines.size else None
     said = {
         "subject": "alice", "recipe": {"name": "portrait-tiny"}, "judge": {"name": judge}, "copying": {"excess": 0.01},
         "leak": {"excess": 0.0}, "prompt": {"adapter": None}, "cost": {"fit_s": 1.0}, "verdict": "fair", "reasons": [],
         "identity": {
             "mean": mean, "ci95": [mean, mean], "ceiling": CEILING, "floor_strangers": FLOOR,
-            "of_ceiling": (mean - FLOOR) / (CEILING - FLOOR),
+            "of_ceiling": None if mean is None else (mean - FLOOR) / (CEILING - FLOOR),
         },
     }  # fmt: skip
     (folder / "3_evaluate/scorecard.json").write_text(json.dumps(said | card))
@@ -84,9 +84,21 @@ def test_what_is_not_there_or_not_whole_is_refused(tmp_path: Path) -> None:
     (run / "3_evaluate/cosines.json").write_text("{")
     with pytest.raises(IntegrityError, match="not readable"):
         compare([run, run])
-    unmeasurable = scored(tmp_path / "b", cosines(), identity={"of_ceiling": None}, reasons=["no ceiling"])
-    with pytest.raises(UsageError, match="not measurable"):
-        compare([unmeasurable, run])
+
+
+def test_a_run_that_is_not_measurable_is_shown_without_a_difference(tmp_path: Path, cli: Command) -> None:
+    unknown = {"of_ceiling": None, "mean": None, "ci95": [None, None], "ceiling": None, "floor_strangers": None}
+    empty = scored(tmp_path / "b", np.zeros((10, 2, 0)), photos="", identity=unknown)
+    run = scored(tmp_path / "a", cosines())
+    for runs in ([run, empty], [empty, run]):
+        said = json.loads(cli("compare", *runs, "--json").stdout)["result"]
+        assert [row["of_ceiling"] for row in said["runs"]].count(None) == 1
+        assert said["differences"] == [
+            {"run": str(runs[1]), "of_ceiling": None, "ci95": None, "paired": False, "told_apart": False}
+        ]
+    printed = cli("compare", run, empty)
+    assert printed.returncode == 0
+    assert "one of the two is not measurable" in printed.stdout
 
 
 def test_the_command_compares_a_real_run(trained: dict[str, Any], cli: Command) -> None:

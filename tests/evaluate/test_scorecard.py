@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from trainer.bases.base import Base, get_base
 from trainer.console import Console
 from trainer.evaluate import stage
 from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts
 from trainer.evaluate.sample import Sampling, picture_name
+from trainer.evaluate.verdict import COARSE
 from trainer.faces.align import portrait_crop
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import get_detector, get_embedder
@@ -35,7 +36,8 @@ KEYS: dict[str, Any] = {
         "mean", "ci95", "ceiling", "floor_strangers", "floor_base", "of_ceiling", "pass_rate", "threshold",
         "per_photo_std",
     ],
-    "copying": ["to_fit_photos", "excess"], "leak": ["untriggered", "untriggered_base", "excess"],
+    "copying": ["to_fit_photos", "excess", "any_excess"], "detail": ["adapter", "base", "change"],
+    "leak": ["untriggered", "untriggered_base", "excess"],
     "prompt": ["scorer", "adapter", "base", "change"], "diversity": ["adapter", "base"],
     "sensitivity": ["paraphrase_std"], "by_prompt": ["prompt", "group", "identity", "detected", "prompt_score"],
     "by_pose": ["pose", "pictures", "identity"], "seal": ["broken"],
@@ -137,7 +139,9 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
         picture = open_picture(path, 10**8).rgb_u8
         return portrait_crop(picture, detector.detect(picture)[0].landmarks, 128)
 
-    def make(adapter: list[Path], untriggered: list[Path] | None = None) -> dict[str, Any]:
+    def make(
+        adapter: list[Path], untriggered: list[Path] | None = None, spoil: Callable[[RGB], RGB] = np.asarray
+    ) -> dict[str, Any]:
         strangers = [STRANGER]
         laid_out = {
             "adapter": (adapter, report_prompts("attributes", "ohwx person")),
@@ -151,6 +155,8 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             portraits = [portrait(file) for file in files]
+            if files is adapter:
+                portraits = [spoil(picture) for picture in portraits]
             for index in range(2 * len(prompts)):
                 picture = Image.fromarray(portraits[index % len(portraits)])
                 picture.save(folder / picture_name(index // 2, index % 2))
@@ -206,6 +212,33 @@ def test_the_sealed_photos_themselves_are_above_the_ceiling(judge: Any) -> None:
     said = judge([judge.photos[name] for name in judge.split.report])
     assert said["identity"]["mean"] > said["identity"]["ceiling"]
     assert said["copying"]["excess"] < 0
+
+
+def test_copies_of_all_photos_are_copies_however_they_were_dealt(judge: Any, demo_files: list[Path]) -> None:
+    """What an adapter fitted on the sealed photos as well makes: no nearer to one side than to the other."""
+    split, limit = judge.split, Recipe().evaluate.copying_limit
+    said = judge([judge.photos[name] for name in split.fit + split.select + split.report])
+    honest = judge(demo_files[14:])
+    assert said["copying"]["any_excess"] > limit
+    assert honest["copying"]["any_excess"] < limit / 2
+
+
+def sharpened_blur(rgb_u8: RGB) -> RGB:
+    """No detail, strong edges: to a Laplacian sharper than the photo."""
+    blurred = Image.fromarray(rgb_u8).filter(ImageFilter.GaussianBlur(2))
+    return np.asarray(blurred.filter(ImageFilter.UnsharpMask(2, 300, 0)))
+
+
+def test_a_sharpened_blur_of_the_person_lacks_detail(judge: Any, demo_files: list[Path]) -> None:
+    said, honest = judge(demo_files[14:], spoil=sharpened_blur), judge(demo_files[14:])
+    assert said["detail"]["change"] < COARSE < COARSE + 0.5 < honest["detail"]["change"]
+    assert said["detail"]["base"] == honest["detail"]["base"]
+
+
+def test_one_picture_for_every_seed_is_no_variety(judge: Any, demo_files: list[Path]) -> None:
+    said, honest = judge(demo_files[14:15])["diversity"], judge(demo_files[14:])["diversity"]
+    assert said["adapter"] == 0
+    assert honest["adapter"] > 0.2
 
 
 def test_sealed_photos_among_the_training_samples_are_counted(judge: Any, demo_files: list[Path]) -> None:

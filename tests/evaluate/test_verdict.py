@@ -6,6 +6,9 @@ import pytest
 
 from trainer.evaluate.verdict import FAIR, STRONG, advice, verdict
 
+RISEN = [{"selected": False, "identity_select": 0.3}, {"selected": True, "identity_select": 0.4}]
+TURNED = [{"prompt": "photo of ohwx person, turned left", "group": "pose", "identity": 0.3}]
+
 
 def card(share: float | None = 0.8, **changes: Any) -> dict[str, Any]:
     """A scorecard without any reason to doubt it, but for the changes."""
@@ -17,7 +20,10 @@ def card(share: float | None = 0.8, **changes: Any) -> dict[str, Any]:
             "of_ceiling": share,
             "of_ceiling_ci95": [0.7, 0.9],
         },
-        "copying": {"excess": 0.0},
+        "copying": {"excess": 0.0, "any_excess": -0.1},
+        "prompt": {"adapter": 0.5, "base": 0.5},
+        "diversity": {"adapter": 0.4, "base": 0.4},
+        "detail": {"change": -0.2},
         "detection_rate": 1.0,
         "leak": {"excess": 0.0, "beside_excess": None},
         "seal": {"broken": 0},
@@ -54,6 +60,21 @@ def test_without_a_share_nothing_can_be_said() -> None:
     assert reasons
 
 
+def test_without_sealed_photos_the_reason_and_the_way_out_are_said() -> None:
+    unsealed = card(None, photos={"fit": 5, "report": 0}, by_prompt=[row | {"identity": None} for row in TURNED])
+    word, reasons = verdict(unsealed, 0.15)
+    assert word == "unmeasurable"
+    (reason,) = reasons
+    assert reason.startswith("5 photos are too few different shots to seal any")
+    assert [line[:10] for line in advice(unsealed, 0.15)] == ["add photos"]
+    assert verdict(unsealed | {"detection_rate": 0.5}, 0.15)[1][1].startswith("no face")
+
+
+def test_numbers_that_are_not_there_raise_no_doubt() -> None:
+    nothing = {"adapter": None, "base": None, "change": None}
+    assert verdict(card(prompt=nothing, diversity=nothing, detail=nothing, copying={"any_excess": None}), 0.15)[1] == []
+
+
 def test_with_a_broken_seal_nothing_can_be_said() -> None:
     word, reasons = verdict(card(seal={"broken": 2}), 0.15)
     assert word == "unmeasurable"
@@ -65,7 +86,11 @@ def test_with_a_broken_seal_nothing_can_be_said() -> None:
     [
         ({"identity": {"mean": 0.61}}, "above the person's own ceiling"),
         ({"copying": {"excess": 0.16}}, "nearer to the photos it was fitted on"),
+        ({"copying": {"any_excess": 0.16}}, "nearer to single photos"),
         ({"detection_rate": 0.9}, "no face in 10%"),
+        ({"detail": {"change": -1.1}}, "1.1 octaves less fine detail"),
+        ({"diversity": {"adapter": 0.1}}, "all alike"),
+        ({"prompt": {"adapter": 0.3}}, "less of what is asked"),
         ({"leak": {"excess": 0.21}}, "class word alone"),
         ({"leak": {"beside_excess": 0.21}}, "stands beside the person"),
         ({"identity": {"of_ceiling_ci95": [0.5, 0.9]}}, "too wide to rank"),
@@ -80,10 +105,6 @@ def test_each_doubt_is_said_once(changes: dict[str, Any], said: str) -> None:
 
 def test_a_leak_of_nothing_learned_is_no_leak() -> None:
     assert verdict(card(identity={"mean": 0.12}, leak={"excess": 0.2}), 0.15)[1] == []
-
-
-RISEN = [{"selected": False, "identity_select": 0.3}, {"selected": True, "identity_select": 0.4}]
-TURNED = [{"prompt": "photo of ohwx person, turned left", "group": "pose", "identity": 0.3}]
 
 
 def test_where_nothing_stands_out_there_is_no_advice() -> None:

@@ -77,8 +77,11 @@ class Base(Protocol):
         """Free everything but the denoiser; from now on only `predict` works."""
         ...
 
-    def use_adapter(self, file: Path | None) -> None:
-        """Sample with this adapter file from now on, or with none. Raises IntegrityError when keys are left over."""
+    def use_adapter(self, file: Path | None, folded: bool = False) -> None:
+        """Sample with this adapter file from now on, or with none. Raises IntegrityError when keys are left over.
+
+        With `folded` it is added to fp32 weights under it until the next call: faster, and the same but for rounding.
+        """
         ...
 
     def sample(

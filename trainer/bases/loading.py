@@ -68,6 +68,27 @@ def adapted_modules(pipeline: Any, adapter: str) -> dict[str, Any]:
     }
 
 
+def fold(pipeline: Any, adapter: str) -> list[tuple[torch.nn.Module, torch.Tensor]]:
+    """Add the adapter to the weights under it; returns each layer with its weights as they were.
+
+    Only fp32 weights: a narrower format would round the update away. Nothing is done, and nothing returned, for others.
+    """
+    modules: list[Any] = list(adapted_modules(pipeline, adapter).values())
+    layers: list[Any] = [module.get_base_layer() for module in modules]
+    if any(layer.weight.dtype != torch.float32 for layer in layers):
+        return []
+    plain = [(layer, layer.weight.detach().clone()) for layer in layers]
+    for module in modules:
+        module.merge(adapter_names=[adapter])
+    return plain
+
+
+def unfold(plain: list[tuple[torch.nn.Module, torch.Tensor]]) -> None:
+    """Put back what `fold` returned, bit for bit."""
+    for layer, weight in plain:
+        layer.get_parameter("weight").data.copy_(weight)
+
+
 def _check_strength(file: Path, name: str, layer: Layer, module: Any, adapter: str) -> None:
     """Scale and weights together are what the file says; diffusers mistakes some alphas where layers differ in them."""
     said = layer.alpha / layer.rank * float(layer.down.float().norm()) * float(layer.up.float().norm())

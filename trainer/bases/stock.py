@@ -15,7 +15,7 @@ import torch
 from trainer.bases.base import Tensor, best_device
 from trainer.bases.conditioning import Conditioning, joined_texts
 from trainer.bases.files import Source, load_pipeline
-from trainer.bases.loading import load_adapter
+from trainer.bases.loading import fold, load_adapter, unfold
 from trainer.bases.schedule import schedule_of
 from trainer.errors import UsageError
 from trainer.records import RGB
@@ -93,6 +93,7 @@ class StockBase:
         self._dtype = torch.bfloat16 if precision == "bf16" and family.half else torch.float32
         if source.single and not family.single_file:
             raise UsageError(f"base {name} is not read from a single file", "set base.path to a diffusers folder")
+        self._plain: list[tuple[torch.nn.Module, torch.Tensor]] = []
         self._pipeline = load_pipeline(family.pipeline, source, self._dtype, **family.options)
         self._pipeline.set_progress_bar_config(disable=True)
         for part in _modules(self._pipeline).values():
@@ -154,12 +155,16 @@ class StockBase:
             torch.cuda.empty_cache()
         self.denoiser.to(self._device)
 
-    def use_adapter(self, file: Path | None) -> None:
+    def use_adapter(self, file: Path | None, folded: bool = False) -> None:
         """Load an adapter through diffusers' own loader, as any user would, or drop the one in use."""
+        unfold(self._plain)
+        self._plain = []
         self._pipeline.unload_lora_weights()
         if file is None:
             return
         load_adapter(self._pipeline, file, ADAPTER, self.name)
+        if folded:
+            self._plain = fold(self._pipeline, ADAPTER)
 
     @torch.no_grad()
     def sample(

@@ -23,33 +23,37 @@ class Scored:
 
     Attributes:
         card: its scorecard.json.
-        likeness: (prompts, seeds, photos) cosines without style prompts, as shares of the way from floor to ceiling.
+        likeness: (prompts, seeds, photos) cosines without style prompts, as shares of the way from floor to ceiling;
+            None for an adapter that is not measurable.
         asked: what makes pictures comparable one by one: prompts, seeds, and hashes of the sealed photos.
     """
 
     name: str
     card: dict[str, Any]
-    likeness: Floats
+    likeness: Floats | None
     asked: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`of_ceiling` of a run minus that of the first one; `paired` where both met the same prompts, seeds and photos."""
+    """`of_ceiling` of a run minus that of the first one; `paired` where both met the same prompts, seeds and photos.
+
+    Both are None where one of the two is not measurable.
+    """
 
     run: str
-    of_ceiling: float
-    ci95: tuple[float, float]
+    of_ceiling: float | None
+    ci95: tuple[float, float] | None
     paired: bool
 
     @property
     def told_apart(self) -> bool:
         """Whether the 95% interval leaves zero out."""
-        return self.ci95[0] > 0 or self.ci95[1] < 0
+        return self.ci95 is not None and (self.ci95[0] > 0 or self.ci95[1] < 0)
 
 
 def read_scored(run: Path) -> Scored:
-    """The evaluation in a run folder. Raises UsageError where there is none that can be compared."""
+    """The evaluation in a run folder. Raises UsageError where there is none."""
     folder = run / "3_evaluate"
     try:
         card = json.loads((folder / "scorecard.json").read_text(encoding="utf-8"))
@@ -60,11 +64,11 @@ def read_scored(run: Path) -> Scored:
     except ValueError as error:
         raise IntegrityError(f"{folder}: not readable as JSON: {error}", "run again with --fresh") from None
     identity = card["identity"]
+    asked = (tuple(said["prompts"]), said["seeds"], tuple(said["photos"]))
     if identity["of_ceiling"] is None:
-        raise UsageError(f"{run}: its likeness is not measurable", "; ".join(card["reasons"]))
+        return Scored(str(run), card, None, asked)
     floor, ceiling = identity["floor_strangers"], identity["ceiling"]
     likeness = (np.asarray(said["cosines"], np.float32) - floor) / (ceiling - floor)
-    asked = (tuple(said["prompts"]), said["seeds"], tuple(said["photos"]))
     return Scored(str(run), card, likeness.astype(np.float32), asked)
 
 
@@ -83,13 +87,15 @@ def difference(first: Scored, other: Scored) -> Difference:
             f"{first.name} was judged by {judges[0]}, {other.name} by {judges[1]}: these are two measures",
             "score both with the same --set faces.judge",
         )
-    paired = first.asked == other.asked
+    paired, here, there = first.asked == other.asked, first.likeness, other.likeness
+    if here is None or there is None:
+        return Difference(other.name, None, None, paired)
     if paired:
-        interval = bootstrap_interval(other.likeness - first.likeness, ROUNDS)
+        interval = bootstrap_interval(there - here, ROUNDS)
     else:
-        means = [bootstrap_means(scored.likeness, ROUNDS, seed) for seed, scored in enumerate((first, other))]
+        means = [bootstrap_means(likeness, ROUNDS, seed) for seed, likeness in enumerate((here, there))]
         interval = interval95(means[1] - means[0])
-    return Difference(other.name, float(other.likeness.mean() - first.likeness.mean()), interval, paired)
+    return Difference(other.name, float(there.mean() - here.mean()), interval, paired)
 
 
 def compare(runs: list[Path]) -> dict[str, Any]:

@@ -37,3 +37,17 @@ def real_difference(fitted: Floats, sealed: Floats, names: Sequence[str], groups
         return 0.0
     to_fit = np.where(other, fitted @ fitted.T, -1.0)[has_other]
     return nearest(to_fit) - nearest((fitted @ sealed.T)[has_other])
+
+
+def any_excess(pictures: Seen, photos: Floats, names: Sequence[str], groups: Sequence[Sequence[str]]) -> float | None:
+    """How much nearer the pictures are to any of the (n, d) photos than those are to their nearest other shot.
+
+    Needs no word on which photos were fitted. Well below 0 for a person learned, some tenths for copies of any photo,
+    sealed ones too. None where all photos are one shot.
+    """
+    group_of = {name: index for index, group in enumerate(groups) for name in group}
+    other = np.array([[group_of[a] != group_of[b] for b in names] for a in names])
+    has_other = other.any(1)
+    if not has_other.any():
+        return None
+    return nearest(pictures.cosines(photos)) - nearest(np.where(other, photos @ photos.T, -1.0)[has_other])

@@ -30,7 +30,7 @@ class Gallery:
     def cosines(self, others: Floats) -> Floats:
         """(prompts, seeds, len(others)) cosines."""
         flat = self.seen.cosines(others)
-        return flat.reshape(len(self.prompts), -1, flat.shape[1])
+        return flat.reshape(len(self.prompts), len(flat) // len(self.prompts), flat.shape[1])
 
     def rows(self, style: bool) -> list[int]:
         """Indices of the style prompts, or of all others."""

@@ -49,7 +49,7 @@ def write_report(path: Path, card: dict[str, Any], shown: Shown) -> None:
         real=[data_uri(portrait) for portrait in shown.sealed],
         rows=prompt_rows(card, shown),
         curve=checkpoint_curve(card["checkpoints"]),
-        spread=distributions(populations(shown)),
+        spread=distributions(populations(shown)) if shown.sealed else None,
         pairs=nearest_pairs(shown),
     )
     write_text(path, html)
@@ -57,20 +57,27 @@ def write_report(path: Path, card: dict[str, Any], shown: Shown) -> None:
 
 def prompt_rows(card: dict[str, Any], shown: Shown) -> list[dict[str, Any]]:
     """Each prompt's numbers with its pictures, and where its interval lies between 0 and the ceiling, in percent."""
-    cosines = shown.adapter.cosines(shown.reals.sealed).mean(2)
-    scale = 100 / max(card["identity"]["ceiling"], 1e-6)
+    pictures, sealed = shown.adapter.pictures, shown.reals.sealed
+    cosines = [[None] * len(row) for row in pictures] if not len(sealed) else shown.adapter.cosines(sealed).mean(2)
     return [
         {
             **said,
-            "bar": [float(np.clip(scale * end, 0, 100)) for end in (*said["ci95"], said["identity"])],
+            "bar": _bar(said, card["identity"]["ceiling"]),
             "adapter": [
-                {"uri": data_uri(picture), "cosine": float(cosine)}
-                for picture, cosine in zip(shown.adapter.pictures[index], cosines[index], strict=True)
+                {"uri": data_uri(picture), "cosine": None if cosine is None else float(cosine)}
+                for picture, cosine in zip(pictures[index], cosines[index], strict=True)
             ],
             "base": [data_uri(picture) for picture in shown.base.pictures[index]],
         }
         for index, said in enumerate(card["by_prompt"])
     ]
+
+
+def _bar(said: dict[str, Any], ceiling: float | None) -> list[float] | None:
+    """Both ends and the middle of a prompt's interval, in percent of the way from 0 to the ceiling; None without."""
+    if ceiling is None:
+        return None
+    return [float(np.clip(100 * end / max(ceiling, 1e-6), 0, 100)) for end in (*said["ci95"], said["identity"])]
 
 
 def populations(shown: Shown) -> dict[str, Floats]:
@@ -85,8 +92,8 @@ def populations(shown: Shown) -> dict[str, Floats]:
 
 
 def nearest_pairs(shown: Shown) -> list[dict[str, Any]]:
-    """The pictures that lie nearest to a fit photo, with that photo and the nearest sealed one."""
-    if not shown.fitted:
+    """The pictures that lie nearest to a fit photo, with that photo and the nearest sealed one; none without either."""
+    if not shown.fitted or not shown.sealed:
         return []
     to_fit, to_sealed = (shown.adapter.seen.cosines(v) for v in (shown.reals.fitted, shown.reals.sealed))
     pictures = shown.adapter.flat()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trainer.evaluate import calibrate, probe
-from trainer.evaluate.copying import copying_excess, nearest
+from trainer.evaluate.copying import any_excess, copying_excess, nearest
 from trainer.evaluate.gallery import Gallery
 from trainer.evaluate.judge import Album, Seen
 from trainer.faces.attributes import pose
@@ -105,9 +105,14 @@ def identity(adapter: Gallery, base: Gallery, reals: Reals, false_accept_rate: f
 
 
 def copying(gallery: Gallery, reals: Reals) -> dict[str, float | None]:
-    """Nearest fit photo against nearest sealed photo."""
+    """Nearest fit photo against nearest sealed photo, and nearest of all photos against how near those lie."""
     near = nearest(gallery.seen.cosines(reals.fitted)) if reals.split.fit else None
-    return {"to_fit_photos": near, "excess": reals.copying(gallery.seen)}
+    photos, names = np.concatenate([reals.sealed, reals.others]), reals.names + other_names(reals.split, reals.names)
+    return {
+        "to_fit_photos": near,
+        "excess": reals.copying(gallery.seen),
+        "any_excess": any_excess(gallery.seen, photos, names, reals.split.groups),
+    }
 
 
 def leak(galleries: Mapping[str, Gallery], beside: tuple[float, float] | None, photos: Floats) -> dict[str, Any]:
@@ -128,11 +133,15 @@ def least_alike(people: Sequence[Floats], photos: Floats) -> float | None:
     return float(np.mean(others)) if others else None
 
 
-def prompt(scores: Sequence[float | None], base_scores: Sequence[float | None]) -> dict[str, Any]:
+def prompt(scorer: str, scores: Sequence[float | None], base_scores: Sequence[float | None]) -> dict[str, Any]:
     """How much of what was asked is shown, with the adapter and without."""
-    adapter, base = probe.mean_score(scores), probe.mean_score(base_scores)
+    return {"scorer": scorer, **compared(probe.mean_score(scores), probe.mean_score(base_scores))}
+
+
+def compared(adapter: float | None, base: float | None) -> dict[str, float | None]:
+    """A number of the pictures with the adapter and without, and the difference where both are there."""
     change = adapter - base if adapter is not None and base is not None else None
-    return {"scorer": probe.NAME, "adapter": adapter, "base": base, "change": change}
+    return {"adapter": adapter, "base": base, "change": change}
 
 
 def by_prompt(gallery: Gallery, photos: Floats, scores: Sequence[float | None], rounds: int) -> list[dict[str, Any]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,71 +13,25 @@ from PIL import Image
 from trainer.bases.base import Base
 from trainer.console import Console
 from trainer.errors import MissingPartError
-from trainer.evaluate import calibrate, probe, scorecard
+from trainer.evaluate import calibrate, probe, scorecard, unsealed
 from trainer.evaluate.compare import COSINES
+from trainer.evaluate.detail import detail
 from trainer.evaluate.gallery import BasePictures, Gallery
 from trainer.evaluate.judge import Album, everyone, look, look_at_album
 from trainer.evaluate.prompts import beside_prompts, leak_prompts, paraphrases, report_prompts, select_prompts
 from trainer.evaluate.report import Shown, write_report
-from trainer.evaluate.sample import Sampling, picture_name, read_pictures, sample_prompts, sampling_jobs
+from trainer.evaluate.sample import picture_name, read_pictures, sample_prompts, sampling_jobs
 from trainer.evaluate.scorecard import Reals, reals_of
 from trainer.evaluate.sealed import sealed_among
 from trainer.evaluate.select import Candidate, choose
+from trainer.evaluate.settings import Eyes, Photos, Settings
 from trainer.evaluate.verdict import advice, verdict
-from trainer.faces.attributes import AttributeReader
-from trainer.faces.base import Detector, Embedder
-from trainer.records import Checkpoint, Floats, Prompt, Split
+from trainer.faces.base import Embedder
+from trainer.records import Checkpoint, Floats, Prompt
 from trainer.run import sha256_of, write_json
 
-VERSION = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What evaluate needs of the recipe, flat; meanings and units as in `trainer.sections.EvaluateSection`."""
-
-    trigger: str
-    class_word: str
-    seeds: int
-    select_prompts: int
-    sampling: Sampling
-    false_accept_rate: float
-    bootstrap: int
-    copying_limit: float
-    gate_engine: str
-    judge_engine: str
-    max_pixels: int
-    seed: int
-    choose: str
-    base_pictures: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Eyes:
-    """The face models at work."""
-
-    detector: Detector
-    gate: Embedder
-    judge: Embedder
-    attributes: AttributeReader
-
-
-@dataclass(frozen=True, slots=True)
-class Photos:
-    """Where the real photos lie, by name, who plays which role, and what was made of those to fit on.
-
-    Attributes:
-        paths: of the photos.
-        samples: folder of the training samples' PNG files.
-    """
-
-    paths: Mapping[str, Path]
-    split: Split
-    samples: Path
-
-    def files(self, names: Sequence[str]) -> list[Path]:
-        """Their paths."""
-        return [self.paths[name] for name in names]
+__all__ = ["VERSION", "Evaluator", "Eyes", "Photos", "Settings", "evaluate"]
+VERSION = 4
 
 
 class Evaluator:
@@ -89,12 +42,13 @@ class Evaluator:
         self.folder, self.console = folder, console
         self.who = f"{settings.trigger} {settings.class_word}"
         self.seeds = range(settings.seed, settings.seed + settings.seeds)
+        self.scorer = probe.NAME if eyes.clip is None else eyes.clip.name
 
     def select(self, checkpoints: Sequence[Checkpoint]) -> tuple[list[Candidate], Checkpoint]:
         """The gate's numbers for every checkpoint, on the select photos, and the one to export."""
         s, split = self.settings, self.photos.split
-        if not split.select:  # an adapter made elsewhere: there is one, and it is judged as it is
-            return [], checkpoints[0]
+        if not split.select:  # made elsewhere, or too few photos to seal any: nothing to choose by
+            return [], checkpoints[-1]
         reals = reals_of(split, split.select, self._album(self.eyes.gate), calibrate.strangers(s.gate_engine))
         asked = checkpoints if s.choose == "best" else checkpoints[-1:]
         candidates = [self._candidate(checkpoint, reals) for checkpoint in asked]
@@ -103,28 +57,46 @@ class Evaluator:
 
     def report(self, chosen: Checkpoint) -> tuple[dict[str, Any], Shown]:
         """The judge's part of the scorecard, and what the report shows."""
-        s, split = self.settings, self.photos.split
+        split = self.photos.split
         galleries = self._galleries(chosen)
-        album, strangers = self._album(self.eyes.judge), calibrate.strangers(s.judge_engine)
-        if strangers is None:
-            strangers = people_made_up(galleries, s.judge_engine)
-        reals = reals_of(split, split.report, album, strangers)
-        adapter, base, photos = galleries["adapter"], galleries["base"], reals.sealed
+        adapter, base = galleries["adapter"], galleries["base"]
+        album = self._album(self.eyes.judge)
+        reals = reals_of(split, split.report, album, self._strangers(galleries))
         scores, base_scores = self._prompt_scores(adapter), self._prompt_scores(base)
+        likeness = (
+            self._likeness(galleries, chosen, reals, scores) if split.report else unsealed.likeness(adapter, scores)
+        )
         card = {
-            "identity": scorecard.identity(adapter, base, reals, s.false_accept_rate, s.bootstrap),
+            **likeness,
             "detection_rate": float(adapter.seen.detected.mean()),
+            "prompt": scorecard.prompt(self.scorer, scores, base_scores),
+            "diversity": scorecard.compared(probe.diversity(adapter.pictures), probe.diversity(base.pictures)),
+            "detail": scorecard.compared(*(detail(g.flat(), g.seen.faces) for g in (adapter, base))),
+            "seal": {"broken": len(self._sealed_in_the_samples(album))},
+        }
+        self._write_cosines(adapter, reals.sealed)
+        return card, Shown(album.framed(split.report), album.framed(split.fit), adapter, base, reals)
+
+    def _likeness(
+        self, galleries: dict[str, Gallery], chosen: Checkpoint, reals: Reals, scores: list[float | None]
+    ) -> dict[str, Any]:
+        """The sections that need sealed photos."""
+        s, adapter, photos = self.settings, galleries["adapter"], reals.sealed
+        return {
+            "identity": scorecard.identity(adapter, galleries["base"], reals, s.false_accept_rate, s.bootstrap),
             "copying": scorecard.copying(adapter, reals),
             "leak": scorecard.leak(galleries, self._beside(chosen, photos), photos),
-            "prompt": scorecard.prompt(scores, base_scores),
-            "diversity": {"adapter": probe.diversity(adapter.pictures), "base": probe.diversity(base.pictures)},
             "sensitivity": {"paraphrase_std": float(galleries["paraphrase"].cosines(photos).mean((1, 2)).std())},
             "by_prompt": scorecard.by_prompt(adapter, photos, scores, s.bootstrap),
             "by_pose": scorecard.by_pose(adapter, photos),
-            "seal": {"broken": len(self._sealed_in_the_samples(album))},
         }
-        self._write_cosines(adapter, photos)
-        return card, Shown(album.framed(split.report), album.framed(split.fit), adapter, base, reals)
+
+    def _strangers(self, galleries: dict[str, Gallery]) -> Floats | None:
+        """The judge's shipped strangers, or where there are none the people whom the base makes up."""
+        shipped = calibrate.strangers(self.settings.judge_engine)
+        if shipped is not None or not self.photos.split.report:
+            return shipped
+        return people_made_up(galleries, self.settings.judge_engine)
 
     def write_first_batch(self) -> None:
         """samples/adapter.json: all it takes to make the first batch of scored pictures again."""
@@ -146,7 +118,7 @@ class Evaluator:
     def _candidate(self, checkpoint: Checkpoint, reals: Reals) -> Candidate:
         """The gate's numbers, from one seed a prompt that the report does not use."""
         prompts = select_prompts(report_prompts(self.base.prompt_set, self.who), self.settings.select_prompts)
-        self.base.use_adapter(checkpoint.adapter)
+        self.base.use_adapter(checkpoint.adapter, folded=True)
         tag, seeds = f"select/{checkpoint.step:06d}", range(self.seeds.stop, self.seeds.stop + 1)
         gallery = self._gallery(prompts, tag, f"step {checkpoint.step}", self.eyes.gate, seeds)
         identity = float(gallery.cosines(reals.sealed).mean())
@@ -170,17 +142,19 @@ class Evaluator:
         )
 
     def _galleries(self, chosen: Checkpoint) -> dict[str, Gallery]:
-        kind, judge = self.base.prompt_set, self.eyes.judge
+        """What the judge looks at; without sealed photos nothing that only a likeness is asked of."""
+        kind, judge, sealed = self.base.prompt_set, self.eyes.judge, bool(self.photos.split.report)
         prompts, leaks = report_prompts(kind, self.who), leak_prompts(kind, self.settings.class_word)
-        self.base.use_adapter(chosen.adapter)
-        galleries = {
-            "adapter": self._gallery(prompts, "adapter", "with the adapter", judge, self.seeds),
-            "leak": self._gallery(leaks, "leak", "without the trigger", judge, self.seeds),
-            "paraphrase": self._gallery(paraphrases(self.who), "paraphrase", "in other words", judge, self.seeds),
-        }
+        self.base.use_adapter(chosen.adapter, folded=True)
+        galleries = {"adapter": self._gallery(prompts, "adapter", "with the adapter", judge, self.seeds)}
+        if sealed:
+            galleries["leak"] = self._gallery(leaks, "leak", "without the trigger", judge, self.seeds)
+            others = paraphrases(self.who)
+            galleries["paraphrase"] = self._gallery(others, "paraphrase", "in other words", judge, self.seeds)
         self.base.use_adapter(None)
         galleries["base"] = self._base_gallery(prompts, "base", "base alone")
-        galleries["base_leak"] = self._base_gallery(leaks, "base_leak", "base, no trigger")
+        if sealed:
+            galleries["base_leak"] = self._base_gallery(leaks, "base_leak", "base, no trigger")
         return galleries
 
     def _gallery(self, prompts: Sequence[Prompt], tag: str, label: str, embedder: Embedder, seeds: range) -> Gallery:
@@ -208,7 +182,7 @@ class Evaluator:
             return None
         means = []
         for tag, adapter in (("beside", chosen.adapter), ("base_beside", None)):
-            self.base.use_adapter(adapter)
+            self.base.use_adapter(adapter, folded=True)
             flat = self._gallery(prompts, tag, "somebody beside", self.eyes.judge, self.seeds).flat()
             means.append(scorecard.least_alike(everyone(flat, self.eyes.detector, self.eyes.judge), photos))
         on, off = means
@@ -227,6 +201,9 @@ class Evaluator:
         return sealed_among(samples, seen, album.framed(sealed), album.of(sealed))
 
     def _prompt_scores(self, gallery: Gallery) -> list[float | None]:
+        if self.eyes.clip is not None:
+            word = self.settings.class_word  # nobody taught CLIP the trigger
+            return self.eyes.clip.scores([p.text.replace(self.who, word) for p in gallery.prompts], gallery.pictures)
         return probe.prompt_scores(gallery.prompts, gallery.pictures, gallery.seen, self.eyes.attributes)
 
 

@@ -92,7 +92,7 @@ def sample_prompts(card: dict[str, Any]) -> list[str]:
     """The first prompt of each group that was scored, with its likeness, at most six."""
     first: dict[str, str] = {}
     for row in card["by_prompt"]:
-        first.setdefault(row["group"], f"`{row['prompt']}`: {row['identity']:.3f}")
+        first.setdefault(row["group"], f"`{row['prompt']}`: {_number(row['identity'])}")
     return list(first.values())[:SHOWN_PROMPTS]
 
 

@@ -9,6 +9,8 @@ from trainer.errors import PhotosError
 from trainer.records import Split
 
 MIN_SEALED = 2
+MIN_SHOTS = 3  # fewer are no person but a picture
+MIN_PHOTOS = 8  # fewer leave too little to fit on once some are sealed
 
 
 def deal(
@@ -17,10 +19,16 @@ def deal(
     """The split: every group whole in one role, at least two photos sealed for select and for report.
 
     Groups are ordered by the hash of their photos' hashes, so neither file names nor one more photo reshuffle the rest.
+    Where there are fewer than `MIN_PHOTOS`, or too few shots to seal any, all are to fit on and none is sealed.
 
-    Raises PhotosError when too few different photos are left to fit on.
+    Raises PhotosError for fewer than `MIN_SHOTS` groups.
     """
-    total = sum(len(group) for group in groups)
+    total, ordered = sum(len(group) for group in groups), tuple(sorted(groups))
+    if len(groups) < MIN_SHOTS:
+        raise PhotosError(
+            f"the {total} photos are only {len(groups)} different shots: near-duplicates count as one",
+            f"add photos from other days, places and angles: {MIN_SHOTS} shots at least, {MIN_PHOTOS} for a score",
+        )
     wanted = {
         "report": max(MIN_SEALED, round(report_share * total)),
         "select": max(MIN_SEALED, round(select_share * total)),
@@ -28,13 +36,11 @@ def deal(
     dealt: dict[str, list[str]] = {"report": [], "select": [], "fit": []}
     for group in sorted(groups, key=lambda names: _order(names, sha256)):
         dealt[_role_for(len(group), dealt, wanted)] += group
-    if len(dealt["fit"]) < max(MIN_SEALED, total // 4) or any(len(dealt[role]) < MIN_SEALED for role in wanted):
-        raise PhotosError(
-            f"the {total} photos are only {len(groups)} different shots: near-duplicates cannot be split",
-            "add photos from other days, places and angles",
-        )
+    scarce = len(dealt["fit"]) < max(MIN_SEALED, total // 4) or any(len(dealt[role]) < MIN_SEALED for role in wanted)
+    if total < MIN_PHOTOS or scarce:
+        return Split(tuple(sorted(name for group in groups for name in group)), (), (), ordered)
     fit, select, report = (tuple(sorted(dealt[role])) for role in ("fit", "select", "report"))
-    return Split(fit, select, report, tuple(sorted(groups)))
+    return Split(fit, select, report, ordered)
 
 
 def _role_for(size: int, dealt: Mapping[str, Sequence[str]], wanted: Mapping[str, int]) -> str:

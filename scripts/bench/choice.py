@@ -1,0 +1,85 @@
+"""What choosing a checkpoint is worth: the chosen one against the last one, on finished runs.
+
+    python scripts/bench/choice.py runs/*/latest [--subjects FOLDER] [--work build/choice]
+
+Each run is scored as its lock says and once more with `evaluate.choose=last`; its photos and its fit are reused, in
+hard links below `--work`, so the runs themselves stay as they are. Photos are in `--subjects`/NAME, else in
+subjects/NAME/photos. Each difference has the 95% interval of `trainer compare`, their mean one over the runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainer.console import Console
+from trainer.evaluate.calibrate import interval95
+from trainer.evaluate.compare import Difference, difference, read_scored
+from trainer.pipeline import EVALUATE, FIT, Pipeline
+from trainer.recipe import Layered, Recipe, flat_values
+from trainer.subject import find_subject
+
+ROUNDS = 10_000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One run's two checkpoints and what lies between them."""
+
+    name: str
+    chosen: int
+    last: int
+    gain: Difference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--subjects", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("build/choice"))
+    args = parser.parse_args()
+    found = []
+    for run in args.runs:
+        found.append(choice(run.resolve(), args.subjects, args.work))
+        print(row(found[-1]), flush=True)
+    gains = np.array([one.gain.of_ceiling for one in found])
+    low, high = interval95(np.random.default_rng(0).choice(gains, (ROUNDS, len(gains))).mean(1))
+    same = sum(one.chosen == one.last for one in found)
+    print(f"mean of {len(gains)}: {gains.mean():+.3f} (95% {low:+.3f} to {high:+.3f}); {same} chose the last one")
+
+
+def choice(run: Path, subjects: Path | None, work: Path) -> Choice:
+    """Score the run as it is and with its last checkpoint."""
+    recipe = Recipe.model_validate(json.loads((run / "lock.json").read_text())["recipe"])
+    name, copy = run.parent.name, work / run.parent.name / run.name
+    if not copy.is_dir():
+        shutil.copytree(run, copy, copy_function=os.link, ignore=shutil.ignore_patterns(".*", "events.jsonl"))
+    photos = None if subjects is None else subjects / name
+    last_recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"choose": "last"})})
+    (best, chosen), (last, step) = (scored(name, one, photos, work) for one in (recipe, last_recipe))
+    return Choice(name, chosen, step, difference(read_scored(last), read_scored(best)))
+
+
+def scored(name: str, recipe: Recipe, photos: Path | None, work: Path) -> tuple[Path, int]:
+    """The run folder and the step that was taken. Exits where the fit cannot be reused."""
+    layered = Layered(recipe, dict.fromkeys(flat_values(recipe), "lock"), work)
+    pipeline = Pipeline(find_subject(name, Path.cwd(), photos), layered, work, Console())
+    if FIT not in pipeline.run(until=FIT)["reused"]:
+        raise SystemExit(f"{name}: its fit cannot be reused: another version made it, or its photos changed")
+    summary = pipeline.run(until=EVALUATE)
+    return Path(summary["run"]), summary["stages"][EVALUATE]["chosen_step"]
+
+
+def row(one: Choice) -> str:
+    low, high = one.gain.ci95
+    return f"{one.name}: step {one.chosen} over step {one.last}: {one.gain.of_ceiling:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+if __name__ == "__main__":
+    main()
