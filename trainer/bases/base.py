@@ -132,11 +132,13 @@ def get_base(
     from trainer.bases.files import Source
     from trainer.bases.stock import StockBase
 
+    return StockBase(name, family_of(name), Source(path or str(EMBEDDED), revision, config), precision, size_px)
+
+
+def family_of(name: str) -> Any:
+    """The `stock.Family` of one of `FAMILIES`."""
     module, family = FAMILIES[name]
-    source = Source(path or str(EMBEDDED), revision, config)
-    return StockBase(
-        name, getattr(importlib.import_module(f"trainer.bases.{module}"), family), source, precision, size_px
-    )
+    return getattr(importlib.import_module(f"trainer.bases.{module}"), family)
 
 
 def best_device() -> torch.device:

@@ -10,7 +10,7 @@ from diffusers import FluxPipeline
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.sd3 import ATTENTION, FEED_FORWARD
-from trainer.bases.stock import Family
+from trainer.bases.stock import Family, Outline
 
 # The single blocks have their feed-forward half in `proj_mlp`; their `proj_out` shares its name with the last layer.
 TARGETS = {"attention": ATTENTION, "attention+conv": [*ATTENTION, *FEED_FORWARD, "proj_mlp"]}
@@ -59,10 +59,24 @@ def places(rows: int, columns: int) -> Tensor:
     return torch.stack([torch.zeros_like(row), row, column], -1).view(-1, 3)
 
 
+def blank_words(config: Any, rows: int) -> Conditioning:
+    """Texts of 512 tokens of T5, and CLIP's pooled vector."""
+    return Conditioning(
+        torch.zeros(rows, 512, config.joint_attention_dim), torch.zeros(rows, config.pooled_projection_dim)
+    )
+
+
+OUTLINE = Outline(
+    config={"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},  # the rest are the class's defaults
+    latent=lambda config: config.in_channels // 4,
+    words=blank_words,
+    encoders=4_885_000_000,
+)
 FLUX1 = Family(
     pipeline=FluxPipeline,
     denoiser="transformer",
     encode_text=encode_text,
     predict=predict,
     targets=TARGETS,
+    outline=OUTLINE,
 )

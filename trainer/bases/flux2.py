@@ -10,7 +10,7 @@ from diffusers import Flux2KleinPipeline
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.sd3 import ATTENTION
-from trainer.bases.stock import Family
+from trainer.bases.stock import Family, Outline
 
 # A single block has one layer for queries, keys, values and its feed-forward half.
 SINGLE = "attn.to_qkv_mlp_proj"
@@ -52,11 +52,31 @@ def places(rows: int, columns: int, words: int) -> Tensor:
     return torch.cartesian_prod(*(torch.arange(count) for count in (1, rows, columns, words)))
 
 
+def blank_words(config: Any, rows: int) -> Conditioning:
+    """Texts of 512 tokens."""
+    return Conditioning(torch.zeros(rows, 512, config.joint_attention_dim))
+
+
+OUTLINE = Outline(
+    config={  # of klein 4B
+        "_class_name": "Flux2Transformer2DModel",
+        "num_layers": 5,
+        "num_single_layers": 20,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 7680,
+        "guidance_embeds": False,
+    },
+    latent=lambda config: int(config.in_channels),
+    words=blank_words,
+    encoders=4_022_000_000,
+    latent_px=16,
+)
 FLUX2_KLEIN = Family(
     pipeline=Flux2KleinPipeline,
     denoiser="transformer",
     encode_text=encode_text,
     predict=predict,
     targets=TARGETS,
+    outline=OUTLINE,
     encode_pixels=encode_pixels,
 )

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
-from trainer.bases.stock import Family
+from trainer.bases.stock import Family, Outline
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 CONVOLUTIONS = ["conv1", "conv2", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
@@ -28,12 +28,24 @@ def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Cond
     return answer
 
 
+def blank_words(config: Any, rows: int) -> Conditioning:
+    """Texts of 77 tokens."""
+    return Conditioning(torch.zeros(rows, 77, config.cross_attention_dim))
+
+
+OUTLINE = Outline(
+    config={"_class_name": "UNet2DConditionModel", "sample_size": 64, "cross_attention_dim": 768},
+    latent=lambda config: int(config.in_channels),
+    words=blank_words,
+    encoders=123_000_000,
+)
 SD15 = Family(
     pipeline=StableDiffusionPipeline,
     denoiser="unet",
     encode_text=encode_text,
     predict=predict,
     targets=TARGETS,
+    outline=OUTLINE,
     channels_last=True,
     options={"safety_checker": None, "requires_safety_checker": False},
     single_file=True,

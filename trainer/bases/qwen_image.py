@@ -11,7 +11,7 @@ from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.flux import packed, unpacked
 from trainer.bases.sd3 import ATTENTION
-from trainer.bases.stock import Family, channels
+from trainer.bases.stock import Family, Outline, channels
 
 FEED_FORWARD = ["img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"]
 TARGETS = {"attention": ATTENTION, "attention+conv": ATTENTION + FEED_FORWARD}
@@ -42,23 +42,36 @@ def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Cond
     """The transformer's velocity from picture to noise."""
     assert text.lengths is not None
     height, width = noisy.shape[-2:]
-    longest = int(text.lengths.max())
+    longest = max(text.lengths.tolist())
     answer: Tensor = denoiser(
         hidden_states=packed(noisy),
         timestep=times / LEVELS,
         encoder_hidden_states=text.text[:, :longest],
-        encoder_hidden_states_mask=torch.arange(longest, device=noisy.device)[None] < text.lengths[:, None],
+        encoder_hidden_states_mask=torch.arange(longest, device=noisy.device)[None] < text.lengths.to(noisy.device)[:, None],
         img_shapes=[[(1, height // 2, width // 2)]] * len(noisy),
     ).sample
     return unpacked(answer, height, width)
 
 
+def blank_words(config: Any, rows: int) -> Conditioning:
+    """Texts of 64 tokens."""
+    return Conditioning(torch.zeros(rows, TOKENS, config.joint_attention_dim), lengths=torch.tensor([64] * rows))
+
+
+OUTLINE = Outline(
+    config={"_class_name": "QwenImageTransformer2DModel"},  # the class's defaults are the published model's
+    latent=lambda config: config.in_channels // 4,
+    words=blank_words,
+    encoders=8_292_000_000,
+    autoencoder=127_000_000,
+)
 QWEN_IMAGE = Family(
     pipeline=QwenImagePipeline,
     denoiser="transformer",
     encode_text=encode_text,
     predict=predict,
     targets=TARGETS,
+    outline=OUTLINE,
     encode_pixels=encode_pixels,
     guide=guide,
 )

@@ -9,7 +9,7 @@ from diffusers import StableDiffusion3Pipeline
 
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
-from trainer.bases.stock import Family
+from trainer.bases.stock import Family, Outline
 
 ATTENTION = [
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
@@ -33,10 +33,37 @@ def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Cond
     return answer
 
 
+def blank_words(config: Any, rows: int) -> Conditioning:
+    """Texts of CLIP's 77 and T5's 256 tokens, and their pooled vectors."""
+    return Conditioning(
+        torch.zeros(rows, 333, config.joint_attention_dim), torch.zeros(rows, config.pooled_projection_dim)
+    )
+
+
+OUTLINE = Outline(
+    config={  # of 3.5 medium
+        "_class_name": "SD3Transformer2DModel",
+        "sample_size": 128,
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_layers": 24,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "caption_projection_dim": 1536,
+        "pooled_projection_dim": 2048,
+        "pos_embed_max_size": 384,
+        "qk_norm": "rms_norm",
+        "dual_attention_layers": tuple(range(13)),
+    },
+    latent=lambda config: int(config.in_channels),
+    words=blank_words,
+    encoders=5_580_000_000,
+)
 SD3 = Family(
     pipeline=StableDiffusion3Pipeline,
     denoiser="transformer",
     encode_text=encode_text,
     predict=predict,
     targets=TARGETS,
+    outline=OUTLINE,
 )

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionXLPipeline
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.latent_unet import TARGETS
-from trainer.bases.stock import Family
+from trainer.bases.stock import Family, Outline
 
 LATENT_PX = 8  # a latent's side in pixels
 
@@ -36,6 +36,31 @@ def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Cond
     return answer
 
 
+def blank_words(config: Any, rows: int) -> Conditioning:
+    """Texts of 77 tokens; what the six numbers of the size leave is the pooled vector's."""
+    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    return Conditioning(torch.zeros(rows, 77, config.cross_attention_dim), torch.zeros(rows, pooled))
+
+
+OUTLINE = Outline(
+    config={
+        "_class_name": "UNet2DConditionModel",
+        "sample_size": 128,
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": 2048,
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+    latent=lambda config: int(config.in_channels),
+    words=blank_words,
+    encoders=818_000_000,
+)
 # The VAE stays in fp32 whatever the precision (`load_pipeline`): this one's activations overflow fp16.
 SDXL = Family(
     pipeline=StableDiffusionXLPipeline,
@@ -43,6 +68,7 @@ SDXL = Family(
     encode_text=encode_text,
     predict=predict,
     targets=TARGETS,
+    outline=OUTLINE,
     channels_last=True,
     options={"add_watermarker": False},
     single_file=True,

@@ -49,6 +49,27 @@ def guided(guidance: float, count: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Outline:
+    """The published shape of a family's model, and how large what it reads is.
+
+    Attributes:
+        config: of the denoiser, as its class's `from_config` reads it, with `_class_name`.
+        latent: (config) to the channels of a latent.
+        words: (config, rows) to blank texts as large as encoded captions.
+        encoders: parameters of the text encoders together.
+        autoencoder: parameters of the VAE.
+        latent_px: side of a latent in pixels.
+    """
+
+    config: Mapping[str, Any]
+    latent: Callable[[Any], int]
+    words: Callable[[Any, int], Conditioning]
+    encoders: int
+    autoencoder: int = 84_000_000
+    latent_px: int = 8
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """What sets a family of models apart.
 
@@ -66,6 +87,7 @@ class Family:
         guide: (scale, pictures) to what the pipeline is told of the guidance.
         native_px: side of the pictures it was made for, where its files do not say.
         single_file: whether the class reads checkpoint files in their makers' layout.
+        outline: what is published of the model, so that a plan needs no file of it.
     """
 
     pipeline: Any
@@ -73,6 +95,7 @@ class Family:
     encode_text: Callable[[Any, str, torch.device], Conditioning]
     predict: Callable[[Any, Any, Tensor, Tensor, Conditioning], Tensor]
     targets: Mapping[str, list[str]]
+    outline: Outline
     prompt_set: str = "scenes"
     half: bool = True
     channels_last: bool = False
@@ -83,6 +106,21 @@ class Family:
     single_file: bool = False
 
 
+def held_dtype(family: Family, precision: str) -> torch.dtype:
+    """The number format that the frozen weights are held in."""
+    return torch.bfloat16 if precision == "bf16" and family.half else torch.float32
+
+
+def answer_of(
+    family: Family, denoiser: Any, precision: str, noisy: Tensor, times: Tensor, text: Conditioning
+) -> Tensor:
+    """What the denoiser says, float32, of the shape of `noisy`; `times` as it is told them."""
+    dtype = held_dtype(family, precision)
+    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        answer = family.predict(denoiser, denoiser.config, noisy.to(dtype), times, text.to(dtype))
+    return answer.float()
+
+
 class StockBase:
     """One pipeline of one family; see `trainer.bases.base.Base` for what its attributes and methods mean."""
 
@@ -90,7 +128,7 @@ class StockBase:
         self.name, self.folder = name, source.path
         self._family, self._source, self._asked_px = family, source, size_px
         self._precision, self._device = precision, best_device()
-        self._dtype = torch.bfloat16 if precision == "bf16" and family.half else torch.float32
+        self._dtype = held_dtype(family, precision)
         if source.single and not family.single_file:
             raise UsageError(f"base {name} is not read from a single file", "set base.path to a diffusers folder")
         self._plain: list[tuple[torch.nn.Module, torch.Tensor]] = []
@@ -136,11 +174,7 @@ class StockBase:
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
         """The denoiser's output, float32, of the shape of `noisy`."""
         times = self.schedule.times.to(timesteps.device)[timesteps]
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            answer = self._family.predict(
-                self.denoiser, self._config, noisy.to(self._dtype), times, text.to(self._dtype)
-            )
-        return answer.float()
+        return answer_of(self._family, self.denoiser, self._precision, noisy, times, text)
 
     def lora_targets(self, kind: str) -> list[str]:
         """Attention projections; with `attention+conv` also feed-forward layers and the convolutions of UNets."""

@@ -9,7 +9,7 @@ from diffusers import ZImagePipeline
 
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
-from trainer.bases.stock import Family
+from trainer.bases.stock import Family, Outline
 
 ATTENTION = ["attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0"]
 FEED_FORWARD = ["feed_forward.w1", "feed_forward.w2", "feed_forward.w3"]
@@ -33,11 +33,23 @@ def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Cond
     return -torch.stack(answers).squeeze(2)
 
 
+def blank_words(config: Any, rows: int) -> Conditioning:
+    """Texts of 64 tokens: a caption and the template around it."""
+    return Conditioning(torch.zeros(rows, TOKENS, config.cap_feat_dim), lengths=torch.tensor([64] * rows))
+
+
+OUTLINE = Outline(
+    config={"_class_name": "ZImageTransformer2DModel"},  # the class's defaults are the published model's
+    latent=lambda config: int(config.in_channels),
+    words=blank_words,
+    encoders=4_022_000_000,
+)
 Z_IMAGE = Family(
     pipeline=ZImagePipeline,
     denoiser="transformer",
     encode_text=encode_text,
     predict=predict,
     targets=TARGETS,
+    outline=OUTLINE,
     native_px=1024,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,7 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
 def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]:
     """Put the adapter on the base: what the loop will move, and `lora.lora_start`."""
     targets = base.lora_targets(s.targets) if isinstance(s.targets, str) else s.targets
-    shape = Shape(s.rank, s.alpha, targets, s.adapter, s.init, s.dropout, s.rank_pattern)
-    weights = add_lora(base.denoiser, shape, s.seed)
+    weights = add_lora(base.denoiser, shape_of(s, targets), s.seed)
     start = lora_start(base.denoiser, s.init, base.component)
     if s.warm_start is not None:
         warm_start(base.denoiser, Path(s.warm_start))
@@ -74,6 +74,11 @@ def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]
         denoiser.enable_gradient_checkpointing()
     optimizer = build_optimizer(s.optimizer, weights, s.learning_rate, s.weight_decay, s.lora_plus_ratio)
     return Trained(weights, start_averages(weights, s.ema_decay), optimizer), start
+
+
+def shape_of(s: Settings, targets: Sequence[str]) -> Shape:
+    """The adapter that the settings ask for, on these layers."""
+    return Shape(s.rank, s.alpha, targets, s.adapter, s.init, s.dropout, s.rank_pattern)
 
 
 def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, console: Console) -> Prior | None:

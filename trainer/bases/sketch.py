@@ -1,0 +1,128 @@
+"""A base without its weights: its denoiser by shape alone, on which memory and arithmetic can be counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from huggingface_hub import try_to_load_from_cache
+
+from trainer.bases.base import EMBEDDED, Tensor, family_of
+from trainer.bases.conditioning import Conditioning
+from trainer.bases.schedule import FLOW, Schedule
+from trainer.bases.stock import AT_ONCE_PX, Family, answer_of, held_dtype
+from trainer.errors import MissingPartError
+
+LEVELS, NATIVE_PX = 1000, 1024  # the size is for denoisers whose configuration does not say one
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """What fit reads of a `trainer.bases.base.Base`, whose meanings these attributes have, on tensors without data.
+
+    Attributes:
+        described: where the shapes come from, in words.
+        beside: bytes of the text encoders and the VAE, which are there until the first step.
+    """
+
+    name: str
+    size_px: int
+    at_once: int
+    denoiser: Any
+    component: str
+    schedule: Schedule
+    described: str
+    beside: int
+    precision: str
+    family: Family
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
+        """As the base's own; the times are of no meaning."""
+        return answer_of(self.family, self.denoiser, self.precision, noisy, self.schedule.times[timesteps], text)
+
+    def lora_targets(self, kind: str) -> list[str]:
+        """As the base's own."""
+        return self.family.targets[kind]
+
+    def latents(self, rows: int) -> Tensor:
+        """Blank latents of this many pictures."""
+        side = self.size_px // self.family.outline.latent_px
+        return torch.zeros(rows, self.family.outline.latent(self.denoiser.config), side, side)
+
+    def words(self, rows: int) -> Conditioning:
+        """As many blank texts."""
+        return self.family.outline.words(self.denoiser.config, rows)
+
+    def fill(self, device: torch.device) -> None:
+        """Give every parameter and buffer a place on the device, in the memory format that the base has there."""
+        for module in self.denoiser.modules():
+            for name, old in module._parameters.items():
+                if old is not None:
+                    new = self._place(old, device)
+                    module._parameters[name] = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+            for name, old in module._buffers.items():
+                if old is not None:
+                    module._buffers[name] = self._place(old, device)
+
+    def _place(self, old: Tensor, device: torch.device) -> Tensor:
+        new = torch.empty(old.shape, dtype=old.dtype, device=device)
+        as_pictures = self.family.channels_last and new.ndim == 4
+        return new.contiguous(memory_format=torch.channels_last) if as_pictures else new
+
+
+def sketch(
+    name: str,
+    path: str | None = None,
+    revision: str | None = None,
+    precision: str = "fp32",
+    config: str | None = None,
+    size_px: int | None = None,
+) -> Sketch:
+    """Draw a base from its configuration; arguments as of `trainer.bases.base.get_base`. Nothing is brought.
+
+    Read from the folder, from what the hub's client has kept, or from what is published of the family, in this order.
+
+    Raises MissingPartError for a configuration that is no denoiser's.
+    """
+    family = family_of(name)
+    found, described = _described(family, [place for place in (path or str(EMBEDDED), config) if place], revision)
+    try:
+        with torch.device("meta"):
+            denoiser = getattr(diffusers, str(found["_class_name"])).from_config(dict(found))
+        side = size_px or int(getattr(denoiser.config, "sample_size", None) or 0) * family.outline.latent_px
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise MissingPartError(f"{described} describes no denoiser: {error}", "check base.path in the recipe") from None
+    denoiser.to(held_dtype(family, precision)).requires_grad_(False)
+    side = side or NATIVE_PX
+    size = held_dtype(family, precision).itemsize
+    return Sketch(
+        name=name,
+        size_px=side,
+        at_once=max(1, min(8, AT_ONCE_PX // side**2)),
+        denoiser=denoiser,
+        component=family.denoiser,
+        schedule=Schedule(torch.rand(LEVELS), torch.rand(LEVELS), torch.rand(LEVELS), FLOW),
+        described=described,
+        beside=family.outline.encoders * size + family.outline.autoencoder * 4,
+        precision=precision,
+        family=family,
+    )
+
+
+def _described(family: Family, places: list[str], revision: str | None) -> tuple[Mapping[str, Any], str]:
+    """The denoiser's configuration and where it was found."""
+    for place in places:
+        file: Any = Path(place) / family.denoiser / "config.json"
+        if not file.is_file() and not Path(place).exists():
+            file = try_to_load_from_cache(place, f"{family.denoiser}/config.json", revision=revision)
+        if isinstance(file, str | Path) and Path(file).is_file():
+            try:
+                return json.loads(Path(file).read_text(encoding="utf-8")), str(file)
+            except ValueError as error:
+                raise MissingPartError(f"{file} is no JSON: {error}", "check base.path in the recipe") from None
+    return family.outline.config, "what is published of the family"

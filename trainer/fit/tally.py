@@ -1,0 +1,126 @@
+"""Counting a step without making it: the bytes and the arithmetic of tensors that hold no data."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.weak import WeakIdKeyDictionary
+
+from trainer.bases.conditioning import Conditioning
+from trainer.bases.sketch import Sketch
+from trainer.fit.lora import add_lora
+from trainer.fit.objective import Examples, diffusion_loss
+from trainer.fit.settings import Settings
+from trainer.fit.stage import shape_of
+
+Tensor = torch.Tensor
+OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16, "lion": 4, "adafactor": 0}  # a parameter
+
+# The counter knows the attention of GPUs only. It hands over the shapes of the arguments.
+CPU_ATTENTION: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda answer, q, k, v, *_, **__: sdpa_backward_flop_count(answer, q, k, v)
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one part of a step needs; bytes, and floating point operations.
+
+    Attributes:
+        frozen: the denoiser's own weights.
+        adapter: the adapter's weights, what the optimizer remembers of them, and their averages.
+        step: gradients, what is kept for the backward pass, and what comes and goes, at its most.
+        flops: of the forward and the backward pass.
+    """
+
+    frozen: int
+    adapter: int
+    step: int
+    flops: int
+
+
+class _Live(TorchDispatchMode):
+    """Bytes of all storages made inside, now and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: Any = WeakIdKeyDictionary(ref_type=weakref.ref)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **kwargs or {})
+        tree_map_only(torch.Tensor, self._count, made)
+        return made
+
+    def known(self, tensor: Tensor) -> None:
+        """It was there before, and counts for nothing."""
+        self._known[tensor.untyped_storage()] = 0
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage not in self._known:
+            size = storage.nbytes()
+            self._known[storage] = size
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._freed, size)
+
+    def _freed(self, size: int) -> None:
+        self.now -= size
+
+
+def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
+    """Count a forward and a backward pass of `batch_size` and `prior_batch` rows with the adapter of these settings.
+
+    The library's own kernels are asked for their shapes under FakeTensorMode; nothing is computed. The sketch is used
+    up: it carries the adapter afterwards. Raises RecipeError for an adapter that the base cannot carry.
+    """
+    targets = base.lora_targets(s.targets) if isinstance(s.targets, str) else s.targets
+    # Other starts need the weights' values, and no more memory while fitting.
+    add_lora(base.denoiser, shape_of(replace(s, init="gaussian"), targets), s.seed)
+    if s.gradient_checkpointing:
+        # Generators have no state to keep among tensors without data.
+        again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+        base.denoiser.enable_gradient_checkpointing(again)
+    base.denoiser.train()
+    live, text = _Live(), base.words(s.batch_size + s.prior_batch)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        base.fill(device)
+        own = list(base.denoiser.parameters())
+        trained = [weight for weight in own if weight.requires_grad]
+        for tensor in [*own, *base.denoiser.buffers()]:
+            live.known(tensor)
+        given = _examples(base, text, device)
+        counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+        with live, counter:
+            diffusion_loss(base, given, s.weighting, s.min_snr_gamma).sum().backward()
+    adapted = sum(weight.numel() for weight in trained)
+    each = 4 + OPTIMIZER_BYTES[s.optimizer] + (4 if s.ema_decay is not None else 0)
+    frozen = sum(_bytes(tensor) for tensor in [*own, *base.denoiser.buffers()]) - 4 * adapted
+    return Tally(frozen, each * adapted, live.peak, counter.get_total_flops())
+
+
+def _examples(base: Sketch, text: Conditioning, device: torch.device) -> Examples:
+    """Blank rows on the device; the lengths of the texts stay real, for a denoiser may ask for them."""
+    rows = len(text)
+    latents = base.latents(rows).to(device)
+    pooled = None if text.pooled is None else text.pooled.to(device)
+    said = Conditioning(text.text.to(device), pooled, text.lengths)
+    return Examples(latents, torch.zeros(rows, dtype=torch.long, device=device), said, latents, latents[:, :1])
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
