@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from trainer.faces.base import Detector, Embedder, get_detector, get_embedder
-from trainer.prepare.identity import likeness_and_threshold
+from trainer.prepare.identity import consensus_of
 from trainer.sections import PrepareSection
 from trainer.weights import cache_folder, fetch
 
@@ -95,8 +95,8 @@ def report(vectors: np.ndarray, people: np.ndarray, args: argparse.Namespace) ->
     rejected = strangers = right = most = 0
     for index in range(args.albums):
         album, foreign = draw(people, owners, index, rng)
-        likeness, threshold = likeness_and_threshold(list(vectors[album]), args.same_person)
-        out = likeness < threshold
+        person = consensus_of(list(vectors[album]), args.same_person)
+        out = vectors[album] @ person.vector < person.threshold
         rejected, strangers, right = rejected + out.sum(), strangers + foreign.sum(), right + (out & foreign).sum()
         most += foreign.mean() >= 0.25
     print(

@@ -27,10 +27,10 @@ from trainer.evaluate.select import Candidate, choose
 from trainer.evaluate.verdict import advice, verdict
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
-from trainer.records import Checkpoint, Floats, Prompt, Split
+from trainer.records import Checkpoint, Floats, Framed, Prompt, Split
 from trainer.run import sha256_of, write_json
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,12 @@ class Photos:
 
     Attributes:
         paths: of the photos.
+        framed: where the person is in each usable one.
         samples: folder of the training samples' PNG files.
     """
 
     paths: Mapping[str, Path]
+    framed: Mapping[str, Framed]
     split: Split
     samples: Path
 
@@ -217,7 +219,7 @@ class Evaluator:
     def _album(self, embedder: Embedder) -> Album:
         split = self.photos.split
         files = {name: self.photos.paths[name] for name in split.select + split.report + split.fit}
-        return look_at_album(files, self.settings.max_pixels, self.eyes.detector, embedder)
+        return look_at_album(files, self.photos.framed, self.settings.max_pixels, self.eyes.detector, embedder)
 
     def _sealed_in_the_samples(self, album: Album) -> list[int]:
         """Which sealed photos, by index, the training samples show; none, unless somebody broke the seal."""
