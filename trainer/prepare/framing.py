@@ -43,10 +43,10 @@ def portrait_frame(landmarks: Floats, others: Sequence[Floats], width: int, heig
 
     Raises UnusablePicture, `several-faces`, when another face cannot be left out.
     """
-    wanted, apart = portrait_square(landmarks), [_bounds(other) for other in others]
+    wanted, apart = portrait_square(landmarks), [face_bounds(other) for other in others]
     if outside_share(wanted, width, height) <= 1e-6 and not any(_meets(wanted, other) for other in apart):
         return wanted
-    face = _inside(_bounds(landmarks), width, height)
+    face = _inside(face_bounds(landmarks), width, height)
     tightest = max(face[2] - face[0], face[3] - face[1], 1.0)
     largest = max(tightest, min(wanted[2], width, height))
     candidates = [
@@ -110,7 +110,7 @@ def _inside(box: Box, width: int, height: int) -> Box:
     return max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height))
 
 
-def _bounds(landmarks: Floats) -> Box:
+def face_bounds(landmarks: Floats) -> Box:
     """(left, top, right, bottom) of the face's oval."""
     (left, top), (right, bottom) = (edge.tolist() for edge in (_oval(landmarks).min(0), _oval(landmarks).max(0)))
     return left, top, right, bottom
