@@ -256,12 +256,13 @@ class Pipeline:
 
         def work(part: Path) -> dict[str, Any]:
             evaluator = self._evaluator(stages[PREPARE].folder, album, part)
+            said = self._card_head(), _cost(stages), stages[PREPARE].facts["doubts"]
             if self.adapter is not None:
-                return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], self._card_head(), _cost(stages))
+                return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], *said)
             checkpoints = find_checkpoints(stages[FIT].folder)
             if not checkpoints:
                 raise IntegrityError(f"{stages[FIT].folder} holds no checkpoint", "run again with --fresh")
-            return stage.evaluate(evaluator, checkpoints, self._card_head(), _cost(stages))
+            return stage.evaluate(evaluator, checkpoints, *said)
 
         return self._stage(run, EVALUATE, inputs, work)
 

@@ -233,11 +233,16 @@ class Evaluator:
 
 
 def evaluate(
-    evaluator: Evaluator, checkpoints: Sequence[Checkpoint], head: dict[str, Any], cost: dict[str, Any]
+    evaluator: Evaluator,
+    checkpoints: Sequence[Checkpoint],
+    head: dict[str, Any],
+    cost: dict[str, Any],
+    doubts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write scorecard.json, report.html and samples/; returns the stage's facts.
 
-    `head` holds the scorecard's subject, recipe and base; `cost` what prepare and fit took.
+    `head` holds the scorecard's subject, recipe and base; `cost` what prepare and fit took; `doubts` what prepare
+    found unclear about who the person is.
     """
     started = time.monotonic()
     candidates, chosen = evaluator.select(checkpoints)
@@ -256,6 +261,7 @@ def evaluate(
         "cost": cost | {"total_s": round(cost["total_s"] + time.monotonic() - started, 2)},
     }
     card["verdict"], card["reasons"] = verdict(card, s.copying_limit)
+    card["reasons"] += doubts
     card["advice"] = advice(card, s.copying_limit)
     write_json(evaluator.folder / "scorecard.json", card)
     write_report(evaluator.folder / "report.html", card, shown)
