@@ -10,8 +10,8 @@ from trainer.faces.base import cosine_matrix
 from trainer.prepare.identity import LOOK_ALIKE
 from trainer.records import Floats
 
-# How much more alike the photos of each half are than photos of different halves, dlib gate: above 0.19 in 1% of 416
-# albums of one LFW person, in most of 120 albums that mix two people who look alike (see docs/explanation/benchmarks).
+# How much more alike photos of one half are than photos of different halves, by the dlib gate: chosen with
+# scripts/bench/strangers.py, which finds it in 1% of albums of one person and 90% of those of two who look alike.
 TWO_KINDS = 0.19
 MIN_KIND = 3  # photos in the smaller half
 RIVAL_SHARE = 0.5  # of the person's photos: another person shown as often as that may be the one who is meant
