@@ -17,6 +17,10 @@ from hypothesis import settings
 from PIL import Image
 from typer.testing import CliRunner
 
+from trainer.faces.align import portrait_square
+from trainer.faces.base import Detector
+from trainer.pictures import open_picture
+from trainer.records import Framed
 from trainer.weights import cache_folder, fetch
 
 pytest_plugins = ["families"]
@@ -170,6 +174,13 @@ def copied(trained: dict[str, Any], tmp_path: Path) -> Path:
     home = tmp_path / "home"
     shutil.copytree(trained["home"], home, symlinks=True)
     return home
+
+
+def framed_of(path: Path, detector: Detector) -> Framed:
+    """The largest face of a photo, in the base's framing."""
+    picture = open_picture(path, 10**8).rgb_u8
+    face = max(detector.detect(picture), key=lambda found: found.width)
+    return Framed(face.box, portrait_square(face.landmarks))
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -87,6 +87,24 @@ def test_photos_that_are_not_those_of_the_lock_are_refused(replay: Command, run:
     assert not (run.parent / "replay").exists()
 
 
+def test_a_reference_photo_that_is_not_the_run_s_is_refused(
+    run: Path, copied: Path, cli: Command, demo_files: list[Path]
+) -> None:
+    arguments = ["replay", run, "--photos", copied / "subjects/zelda/photos", "--json"]
+    without = cli(*arguments, "--reference", demo_files[20])
+    assert without.returncode == 2
+    assert "made with no reference photo" in without.stderr
+    lock = json.loads((run / "lock.json").read_text())
+    (run / "lock.json").write_text(json.dumps(lock | {"reference_sha256": "0" * 64}))
+    for more in ([], ["--reference", demo_files[20]]):
+        other = cli(*arguments, *more)
+        assert other.returncode == 2
+        assert "made with another reference photo" in other.stderr
+    gone = cli(*arguments, "--reference", "gone.jpg")
+    assert gone.returncode == 2
+    assert "gone.jpg: no such file" in gone.stderr
+
+
 def test_what_is_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no finished run"):
         read_lock(tmp_path)

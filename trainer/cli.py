@@ -34,6 +34,7 @@ app.add_typer(lock_app, name="lock")
 SubjectName = Annotated[str, typer.Argument(help="Plain name of the person, such as alice.")]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Recipe name or .yaml file.")]
 PhotosFolder = Annotated[Path | None, typer.Option("--photos", help="Folder or .zip; else subjects/NAME/photos.")]
+Reference = Annotated[Path | None, typer.Option("--reference", help="A photo of the person: whose album it is.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one value: section.key=value.")]
 RunsFolder = Annotated[Path, typer.Option("--out", help="Where runs are kept.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Do finished stages again.")]
@@ -49,12 +50,13 @@ def _add_stage_command(command: str, until: str, words: str) -> None:
         subject: SubjectName,
         recipe: RecipeName = None,
         photos: PhotosFolder = None,
+        reference: Reference = None,
         overrides: Overrides = None,
         out: RunsFolder = Path("runs"),
         fresh: Fresh = False,
         json: Json = False,
     ) -> None:
-        _stages(command, until, subject, recipe, photos, overrides, out, fresh, json)
+        _stages(command, until, subject, recipe, photos, reference, overrides, out, fresh, json)
 
 
 _add_stage_command(
@@ -69,6 +71,7 @@ def evaluate(
     subject: SubjectName,
     recipe: RecipeName = None,
     photos: PhotosFolder = None,
+    reference: Reference = None,
     overrides: Overrides = None,
     out: RunsFolder = Path("runs"),
     fresh: Fresh = False,
@@ -76,7 +79,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score the checkpoints on the sealed photos, after the stages before it; or an adapter on all photos."""
-    _stages("evaluate", "3_evaluate", subject, recipe, photos, overrides, out, fresh, json, adapter)
+    _stages("evaluate", "3_evaluate", subject, recipe, photos, reference, overrides, out, fresh, json, adapter)
 
 
 _add_stage_command("export", "4_export", "Write the chosen checkpoint as adapter files, after the stages before it.")
@@ -106,6 +109,7 @@ def compare(
 def replay(
     run: Annotated[Path, typer.Argument(help="A finished run's folder, such as runs/alice/latest.")],
     photos: PhotosFolder = None,
+    reference: Reference = None,
     json: Json = False,
 ) -> None:
     """Run a locked run again and say whether the same adapter comes out."""
@@ -115,7 +119,7 @@ def replay(
         from trainer.replay import replay as replay_run
         from trainer.summary import show_replay
 
-        said = replay_run(run, photos, console)
+        said = replay_run(run, photos, console, reference)
         show_replay(said, console)
         check_same(said)
         return said
@@ -270,6 +274,7 @@ def _stages(
     subject: str,
     recipe: str | None,
     photos: Path | None,
+    reference: Path | None,
     overrides: list[str] | None,
     out: Path,
     fresh: bool,
@@ -284,7 +289,7 @@ def _stages(
 
         layered = load_recipe(recipe or DEFAULT_RECIPE, overrides or [])
         found = find_subject(subject, Path.cwd(), photos)
-        summary = Pipeline(found, layered, out, console, fresh, adapter).run(until)
+        summary = Pipeline(found, layered, out, console, fresh, adapter, reference).run(until)
         show(summary, console)
         if until == "4_export":
             check_gate(summary, layered.recipe.evaluate.gate)

@@ -50,6 +50,9 @@ class Pipeline:
     fresh: bool = False
     adapter: Path | None = None
     """Made by any tool: it is scored on all usable photos, and nothing is fitted or exported."""
+    reference: Path | None = None
+    """A photo of the person that tells whose album it is; it may lie anywhere and is only read."""
+    reference_sha256: str | None = None
     reused: list[str] = field(default_factory=list)
     photo_hashes: dict[str, str] = field(default_factory=dict)
 
@@ -64,6 +67,7 @@ class Pipeline:
         Raises PhotosError, MissingPartError or IntegrityError; see `trainer.errors`. `check_gate` reads the summary.
         """
         folder = self.runs / self.subject.name
+        self.reference_sha256 = _hash_of_reference(self.reference)
         works = {PREPARE: self._prepare, FIT: self._fit, EVALUATE: self._evaluate, EXPORT: self._export}
         if self.adapter is not None:
             if not self.adapter.is_file():
@@ -137,6 +141,8 @@ class Pipeline:
         }
         if self.adapter is not None:
             lock["adapter_sha256"] = self.adapter_sha256
+        if self.reference is not None:
+            lock["reference_sha256"] = self.reference_sha256
         if self.recipe.fit.warm_start is not None:
             lock["warm_start_sha256"] = sha256_of(Path(self.recipe.fit.warm_start))
         run = open_run(folder, self.recipe.name, lock)
@@ -190,10 +196,12 @@ class Pipeline:
             "gate": self.recipe.faces.gate,
             "size_px": self.base.size_px,
             "seal_all": self.adapter is not None,
+            "reference": self.reference_sha256,
         }
         settings = stage.Settings(
             limits=Limits(**{name: getattr(p, name) for name in Limits.__slots__}),
             size_px=self.base.size_px,
+            reference=self.reference,
             **{name: getattr(p, name) for name in stage.Settings.__slots__ if hasattr(p, name)},
         )
         if self.adapter is not None:
@@ -239,6 +247,7 @@ class Pipeline:
 
         inputs = {
             "version": stage.VERSION,
+            "prepare": stages[PREPARE].fingerprint,
             "fit": stages[FIT].fingerprint if self.adapter is None else self.adapter_sha256,
             "evaluate": self.recipe.evaluate.model_dump(mode="json", exclude={"gate"}),
             "faces": self.recipe.faces.model_dump(mode="json"),
@@ -247,12 +256,13 @@ class Pipeline:
 
         def work(part: Path) -> dict[str, Any]:
             evaluator = self._evaluator(stages[PREPARE].folder, album, part)
+            said = self._card_head(), _cost(stages), stages[PREPARE].facts["doubts"]
             if self.adapter is not None:
-                return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], self._card_head(), _cost(stages))
+                return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], *said)
             checkpoints = find_checkpoints(stages[FIT].folder)
             if not checkpoints:
                 raise IntegrityError(f"{stages[FIT].folder} holds no checkpoint", "run again with --fresh")
-            return stage.evaluate(evaluator, checkpoints, self._card_head(), _cost(stages))
+            return stage.evaluate(evaluator, checkpoints, *said)
 
         return self._stage(run, EVALUATE, inputs, work)
 
@@ -263,7 +273,7 @@ class Pipeline:
         from trainer.evaluate.sample import Sampling
         from trainer.faces.attributes import AttributeReader
         from trainer.faces.base import get_detector
-        from trainer.prepare.stage import read_split
+        from trainer.prepare.stage import read_framed, read_split
 
         e, faces, weights = self.recipe.evaluate, self.recipe.faces, cache_folder()
         settings = stage.Settings(
@@ -289,7 +299,7 @@ class Pipeline:
             AttributeReader(weights),
             None if e.clip is None else ClipScorer(e.clip),
         )
-        real = stage.Photos(album.paths(), read_split(prepared), prepared / "images")
+        real = stage.Photos(album.paths(), read_framed(prepared), read_split(prepared), prepared / "images")
         return stage.Evaluator(self._load_base(e.precision), settings, eyes, real, part, self.console)
 
     def _embedder(self, engine: str) -> Embedder:
@@ -349,6 +359,15 @@ class Pipeline:
         return summary
 
 
+def _hash_of_reference(reference: Path | None) -> str | None:
+    """Raises UsageError where it cannot be read."""
+    try:
+        return None if reference is None else sha256_of(reference)
+    except OSError as error:
+        hint = "pass the path of a photo of the person as --reference"
+        raise UsageError(f"{reference}: cannot be read: {error.strerror}", hint) from None
+
+
 def check_gate(summary: dict[str, Any], gate: float) -> None:
     """Raises GateMissed when a gate is set and the likeness is below it or cannot be measured."""
     of_ceiling = summary["stages"][EVALUATE]["of_ceiling"]
@@ -378,10 +397,12 @@ def train(
     recipe: str = "portrait-tiny",
     overrides: Sequence[str] = (),
     out: str | Path = "runs",
+    reference: str | Path | None = None,
 ) -> dict[str, Any]:
     """Photos to a scored adapter, as `trainer train` does it; returns the summary with the paths of what was made.
 
     Raises a TrainerError whose `exit_status` and `hint` are those of the command.
     """
     found = find_subject(subject, Path.cwd(), Path(photos) if photos is not None else None)
-    return Pipeline(found, load_recipe(recipe, overrides), Path(out), Console()).run()
+    anchor = Path(reference) if reference is not None else None
+    return Pipeline(found, load_recipe(recipe, overrides), Path(out), Console(), reference=anchor).run()

@@ -18,6 +18,8 @@ import numpy.typing as npt
 RGB = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Role = Literal["fit", "select", "report"]
+Box = tuple[float, float, float, float]
+Square = tuple[float, float, float]  # left, top, side in pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Face:
         score: detector confidence, 0 to 1.
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     landmarks: Floats
     score: float
 
@@ -81,8 +83,10 @@ class Photo:
         name, path, sha256: as in `PhotoFile`.
         phash: 64-bit perceptual hash, hex.
         second: capture time in seconds since the epoch, where EXIF has it.
+        face: the subject's, in pixels of the upright photo.
         embedding: the gate's (d,) unit vector.
-        measured: the numbers of `trainer.prepare.quality`, by recipe key.
+        frame: the square of the photo to learn from.
+        measured: the numbers of `trainer.prepare.quality` and of the framing.
         warnings: codes of what is below a threshold but kept.
     """
 
@@ -93,8 +97,17 @@ class Photo:
     second: int | None
     face: Face
     embedding: Floats
+    frame: Square
     measured: Mapping[str, float | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """Where the subject is in an upright photo: the box of the face, and the square that is learned from."""
+
+    box: Box
+    frame: Square
 
 
 @dataclass(frozen=True, slots=True)

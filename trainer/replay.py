@@ -32,14 +32,14 @@ COMPARED = (
 )
 
 
-def replay(run: Path, photos: Path | None, console: Console) -> dict[str, Any]:
+def replay(run: Path, photos: Path | None, console: Console, reference: Path | None = None) -> dict[str, Any]:
     """Make the run anew below its subject's folder, compare, and delete the copy; the run itself is only read.
 
     An interrupted replay resumes. Returns `same`, the adapter hashes and scores of both, what was compared, and how
     this machine's versions differ from the locked ones.
 
     Raises:
-        UsageError: when `run` is no finished run.
+        UsageError: when `run` is no finished run, or was made with another `reference` photo.
         PhotosError: when the photos are no longer those of the lock.
         IntegrityError: when the lock cannot be read.
     """
@@ -47,12 +47,13 @@ def replay(run: Path, photos: Path | None, console: Console) -> dict[str, Any]:
     lock = read_lock(run)
     subject = find_subject(run.parent.name, Path.cwd(), photos)
     _same_photos(subject, lock, run.parent / CACHE)
+    _same_reference(reference, lock)
     changes = environment_changes(lock)
     for change in changes:
         console.say(f"not as in the lock: {change}")
     again = run.parent / REPLAYS
     with locked_threads(lock.get("threads"), console) as threads:
-        summary = Pipeline(subject, _locked_recipe(run, lock), again, console).run()
+        summary = Pipeline(subject, _locked_recipe(run, lock), again, console, reference=reference).run()
     made = Path(summary["run"])
     compared = {words: _equal(run / stage, made / stage, patterns) for words, stage, patterns in COMPARED}
     then, now = _manifest(run), _manifest(made)
@@ -159,6 +160,15 @@ def _same_photos(subject: Subject, lock: dict[str, Any], cache: Path) -> None:
             f"{subject.photos}: not the photos of the lock: {gone} are missing or changed, {new} are new",
             "put the photos back as they were, or pass --photos FOLDER",
         )
+
+
+def _same_reference(reference: Path | None, lock: dict[str, Any]) -> None:
+    then = lock.get("reference_sha256")
+    if reference is not None and not reference.is_file():
+        raise UsageError(f"{reference}: no such file", "pass the reference photo of the run as --reference")
+    if then != (None if reference is None else sha256_of(reference)):
+        hint = "pass that photo as --reference" if then else "leave --reference out"
+        raise UsageError(f"the run was made with {'another' if then else 'no'} reference photo", hint)
 
 
 def _equal(then: Path, now: Path, patterns: tuple[str, ...]) -> bool:

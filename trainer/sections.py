@@ -93,10 +93,16 @@ class PrepareSection(Section):
     """Smallest JPEG quality, 1 to 100, by the file's quantization table; below: `compressed`."""
     on_compressed: Choice = "warn"
     """What to do with a photo that is `compressed`."""
+    max_cut: Fraction = 0.25
+    """Largest share of the face, hairline to chin, that may lie outside the photo; above: `cut-off`."""
+    on_cut: Choice = "reject"
+    """What to do with a photo that is `cut-off`."""
     min_detection: Fraction = 0.7
     """Detector confidence from which something counts as a face."""
     second_face: Fraction = 0.6
-    """A second face at least this wide, as a share of the largest, makes the photo a group: `several-faces`."""
+    """Another face at least this wide, as a share of the person's, is kept out of the sample; else `several-faces`."""
+    on_look_alikes: Choice = "reject"
+    """What to do where several such faces look like the person: `look-alikes`. Kept: the one that does most."""
     same_person: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.3
     """Gate similarity to the consensus below which a photo is always `other-person`.
 

@@ -20,6 +20,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     if prepared["warned"]:
         said = ", ".join(f"{count} {code}" for code, count in prepared["warned"].items())
         rows.append(("kept, but", f"{said}: see photos.jsonl"))
+    if "scorecard" not in summary:  # its reasons say them too
+        rows += [("unclear", doubt) for doubt in prepared["doubts"]]
     if prepared["shows"]:
         rows.append(("they show", ", ".join(f"{word} {count}" for word, count in prepared["shows"].items())))
     if prepared["lacks"]:

@@ -6,6 +6,9 @@ FOLDER holds parquet files with the columns `image.bytes` and `person`; `--subje
 photos a person. Owners of an album are people with at least 8 photos. An album has 8 to 24 photos, up to 30% of them
 of other people: each of somebody else, or all of one (a partner), by turns. Every photo is looked at once, and the
 albums are drawn from what was seen. Pictures without a face are left out: `no-face` has its own code.
+
+Then, how often `prepare` finds two kinds of photos in albums of one owner, and in albums that mix two owners of those
+who look most alike: a third to a half of the photos are the second one's.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from trainer.faces.base import Detector, Embedder, get_detector, get_embedder
-from trainer.prepare.identity import likeness_and_threshold
+from trainer.prepare.doubts import MIN_KIND, TWO_KINDS, two_kinds
+from trainer.prepare.identity import consensus_of
 from trainer.sections import PrepareSection
 from trainer.weights import cache_folder, fetch
 
@@ -29,6 +33,7 @@ OWNER_PHOTOS = 8
 PER_PERSON = 30
 OTHERS = 3000  # photos of people with fewer photos, to draw strangers from
 MOST_STRANGERS = 0.3
+PAIRS = 120  # of owners who look alike
 
 
 def main() -> None:
@@ -50,6 +55,7 @@ def main() -> None:
     with np.load(seen) as kept:
         vectors, people = kept["vectors"], kept["people"]
     report(vectors, people, args)
+    report_kinds(vectors, people, args)
 
 
 def look_once(args: argparse.Namespace, seen: Path) -> None:
@@ -95,14 +101,39 @@ def report(vectors: np.ndarray, people: np.ndarray, args: argparse.Namespace) ->
     rejected = strangers = right = most = 0
     for index in range(args.albums):
         album, foreign = draw(people, owners, index, rng)
-        likeness, threshold = likeness_and_threshold(list(vectors[album]), args.same_person)
-        out = likeness < threshold
+        person = consensus_of(list(vectors[album]), args.same_person)
+        out = vectors[album] @ person.vector < person.threshold
         rejected, strangers, right = rejected + out.sum(), strangers + foreign.sum(), right + (out & foreign).sum()
         most += foreign.mean() >= 0.25
     print(
         f"{args.albums} albums ({most} with 25% strangers or more): {strangers} strangers, {rejected} rejected; "
         f"precision {right / rejected:.4f}, recall {right / strangers:.4f}"
     )
+
+
+def report_kinds(vectors: np.ndarray, people: np.ndarray, args: argparse.Namespace) -> None:
+    rng = np.random.default_rng(args.seed)
+    counted = zip(*np.unique(people, return_counts=True), strict=True)
+    of = [np.flatnonzero(people == person) for person, count in counted if count >= OWNER_PHOTOS]
+    means = np.array([vectors[photos].mean(0) / np.linalg.norm(vectors[photos].mean(0)) for photos in of])
+    pairs = [divmod(int(flat), len(of)) for flat in np.argsort(-np.triu(means @ means.T, 1).ravel())[:PAIRS]]
+    single = [rng.permutation(photos)[: int(rng.integers(OWNER_PHOTOS, 25))] for photos in of for _ in range(2)]
+    double = []
+    for first, other in pairs:
+        count = int(rng.integers(10, 25))
+        second = int(rng.integers(count // 3, count // 2 + 1))
+        parts = rng.permutation(of[first])[: count - second], rng.permutation(of[other])[:second]
+        double.append(np.concatenate(parts))
+    for words, albums in (("one owner", single), ("two who look alike", double)):
+        said = sum(tells_two_kinds(vectors[album], args.same_person) for album in albums)
+        print(f"{len(albums)} albums of {words}: two kinds in {said / len(albums):.1%}")
+
+
+def tells_two_kinds(vectors: np.ndarray, same_person: float) -> bool:
+    """Whether the photos that are kept of this album fall into two kinds."""
+    person = consensus_of(list(vectors), same_person)
+    contrast, sizes = two_kinds(list(vectors[vectors @ person.vector >= person.threshold]))
+    return contrast > TWO_KINDS and min(sizes) >= MIN_KIND
 
 
 def draw(people: np.ndarray, owners: list[str], index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

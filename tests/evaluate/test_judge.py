@@ -4,15 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import framed_of
 from PIL import Image
 
 from trainer.errors import PhotosError
 from trainer.evaluate.judge import everyone, look, look_at_album
 from trainer.evaluate.scorecard import least_alike
-from trainer.faces.align import portrait_crop
+from trainer.faces.align import crop_square, portrait_square
 from trainer.faces.base import Detector, get_detector, get_embedder
 from trainer.pictures import open_picture
-from trainer.records import RGB
+from trainer.records import RGB, Framed
 
 STRANGER = Path(__file__).resolve().parent.parent / "data" / "stranger.jpg"
 NOISE: RGB = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
@@ -56,7 +57,7 @@ def test_everyone_in_a_picture_is_embedded(weights: Path) -> None:
 
 def test_an_album_keeps_a_vector_and_a_portrait_of_each_photo(weights: Path) -> None:
     detector, embedder = get_detector(weights), get_embedder("onnx", weights)
-    album = look_at_album({"a": STRANGER}, 10**7, detector, embedder)
+    album = look_at_album({"a": STRANGER}, {"a": framed_of(STRANGER, detector)}, 10**7, detector, embedder)
     picture = open_picture(STRANGER, 10**7).rgb_u8
     assert album.of([]).shape == (0, 512)
     assert np.array_equal(album.of(["a"]), look([picture], detector, embedder).vectors)
@@ -69,7 +70,7 @@ def test_photos_that_went_or_changed_are_named(tmp_path: Path, weights: Path) ->
     Image.fromarray(NOISE).save(tmp_path / "faceless.png")
     for name in ("changed.jpg", "gone.jpg", "faceless.png"):
         with pytest.raises(PhotosError, match=name):
-            look_at_album({name: tmp_path / name}, 10**7, detector, embedder)
+            look_at_album({name: tmp_path / name}, {name: Framed((0, 0, 9, 9), (0, 0, 9))}, 10**7, detector, embedder)
 
 
 def test_whoever_stands_beside_the_person_is_the_one_least_like_them(demo_files: list[Path], weights: Path) -> None:
@@ -77,7 +78,9 @@ def test_whoever_stands_beside_the_person_is_the_one_least_like_them(demo_files:
     person = portrait(demo_files[1], detector)
     stranger = portrait(STRANGER, detector)
     gap = np.full_like(person, 127)
-    sealed = look_at_album({"a": demo_files[0]}, 10**8, detector, embedder).of(["a"])
+    sealed = look_at_album(
+        {"a": demo_files[0]}, {"a": framed_of(demo_files[0], detector)}, 10**8, detector, embedder
+    ).of(["a"])
     pictures = [np.hstack([person, gap, other]) for other in (stranger, person[:, ::-1])]
     honest, leaking = (least_alike(everyone([picture], detector, embedder), sealed) for picture in pictures)
     assert honest is not None
@@ -88,4 +91,4 @@ def test_whoever_stands_beside_the_person_is_the_one_least_like_them(demo_files:
 
 def portrait(file: Path, detector: Detector) -> RGB:
     picture = open_picture(file, 10**8).rgb_u8
-    return portrait_crop(picture, detector.detect(picture)[0].landmarks, 192)
+    return crop_square(picture, *portrait_square(detector.detect(picture)[0].landmarks), 192)

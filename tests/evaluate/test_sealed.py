@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import framed_of
 from PIL import Image
 
 from trainer.evaluate.judge import Album, look, look_at_album
@@ -15,7 +16,9 @@ from trainer.records import RGB
 @pytest.fixture(scope="module")
 def album(demo_files: list[Path], weights: Path) -> Album:
     files = {str(index): path for index, path in enumerate(demo_files[:12])}
-    return look_at_album(files, 10**8, get_detector(weights), get_embedder("onnx", weights))
+    detector = get_detector(weights)
+    framed = {name: framed_of(path, detector) for name, path in files.items()}
+    return look_at_album(files, framed, 10**8, detector, get_embedder("onnx", weights))
 
 
 def found(samples: list[RGB], album: Album, sealed: list[str], weights: Path) -> list[int]:

@@ -11,7 +11,7 @@ from trainer.faces.align import (
     EYES,
     EYES_TO_MOUTH,
     crop_square,
-    portrait_crop,
+    portrait_square,
     similarity_transform,
 )
 
@@ -54,7 +54,7 @@ def bright_spots(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 def test_the_portrait_framing_puts_the_face_where_the_base_has_it(eyes: float, drop: float, rule: str) -> None:
     landmarks = landmarks_of(eyes, drop, 500.0, 450.0)
     picture = bright_spots(np.zeros((900, 1000, 3)), landmarks)
-    crop = portrait_crop(picture, landmarks, 256)
+    crop = crop_square(picture, *portrait_square(landmarks), 256)
     scale = EYES / eyes if rule == "eyes" else EYES_TO_MOUTH / drop
     wanted = 256 * ((landmarks - landmarks.mean(0)) * scale + CENTRE)
     for x, y in wanted:
@@ -65,8 +65,8 @@ def test_the_portrait_framing_puts_the_face_where_the_base_has_it(eyes: float, d
         assert abs((columns * near).sum() / near.sum() - x) < 1
 
 
-def test_a_face_at_the_edge_is_framed_with_the_edge_repeated() -> None:
+def test_what_lies_beyond_the_picture_repeats_its_edge() -> None:
     picture = np.full((200, 200, 3), 77, np.uint8)
-    crop = portrait_crop(picture, landmarks_of(60, 60, 10.0, 10.0), 128)
+    crop = crop_square(picture, *portrait_square(landmarks_of(60, 60, 10.0, 10.0)), 128)
     assert crop.shape == (128, 128, 3)
     assert (crop == 77).all()

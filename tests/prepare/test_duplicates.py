@@ -20,7 +20,7 @@ AXES = np.eye(64, dtype=np.float32)
 
 
 def photo(name: str, phash: str, direction: int = 0, second: int | None = None, sha256: str = "") -> Photo:
-    return Photo(name, Path(name), sha256 or name, phash, second, FACE, AXES[direction])
+    return Photo(name, Path(name), sha256 or name, phash, second, FACE, AXES[direction], (0, 0, 1))
 
 
 def photo_of(path: Path, direction: int) -> Photo:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.faces.base import get_detector, get_embedder
 from trainer.pictures import open_picture
-from trainer.prepare.identity import likeness_and_threshold, similarity_to_consensus, widest_gap
+from trainer.prepare.identity import consensus_of, largest_group, widest_gap
 from trainer.records import Floats
 
 STRANGER = Path(__file__).resolve().parent.parent / "data" / "stranger.jpg"
@@ -27,14 +27,14 @@ def test_the_majority_is_the_person(majority: int, others: int, seed: int) -> No
     vectors = np.concatenate([around(0, majority, rng), around(1, others, rng)])
     order = rng.permutation(len(vectors))
     likeness = np.empty(len(vectors))
-    likeness[order] = similarity_to_consensus(vectors[order], 0.3)
+    likeness[order] = vectors[order] @ largest_group(list(vectors[order]), 0.3)
     assert (likeness[:majority] > 0.8).all()
     assert (likeness[majority:] < 0.3).all()
 
 
 def test_the_threshold_lies_in_the_album_s_widest_gap() -> None:
-    assert widest_gap(np.array([0.1, 0.42, 0.8, 0.9], np.float32), 0.3, 0.5) == pytest.approx(0.36)
-    assert widest_gap(np.array([0.1, 0.9], np.float32), 0.3, 0.5) == pytest.approx(0.4)
+    assert widest_gap(np.array([0.1, 0.42, 0.8, 0.9], np.float32), 0.3, 0.5) == pytest.approx((0.3, 0.42))
+    assert widest_gap(np.array([0.1, 0.9], np.float32), 0.3, 0.5) == pytest.approx((0.3, 0.5))
 
 
 @given(st.integers(6, 20), st.integers(0, 2), st.integers(0, 99))
@@ -42,14 +42,15 @@ def test_a_relative_between_person_and_strangers_is_told_apart(majority: int, st
     rng = np.random.default_rng(seed)
     relative = (0.35 * np.eye(64)[:1] + np.sqrt(1 - 0.35**2) * np.eye(64)[2:3]).astype(np.float32)
     vectors = np.concatenate([around(0, majority, rng), relative, around(1, strangers, rng)])
-    likeness, threshold = likeness_and_threshold(list(vectors), 0.3)
-    assert (likeness >= threshold).tolist() == [True] * majority + [False] * (1 + strangers)
+    person = consensus_of(list(vectors), 0.3)
+    assert (vectors @ person.vector >= person.threshold).tolist() == [True] * majority + [False] * (1 + strangers)
 
 
 def test_strangers_among_themselves_do_not_pull_the_consensus() -> None:
     rng = np.random.default_rng(0)
     strangers = np.concatenate([around(axis, 1, rng) for axis in range(1, 8)])
-    likeness = similarity_to_consensus(np.concatenate([strangers, around(0, 4, rng)]), 0.3)
+    vectors = np.concatenate([strangers, around(0, 4, rng)])
+    likeness = vectors @ largest_group(list(vectors), 0.3)
     assert (likeness[-4:] > 0.8).all()
     assert (likeness[:-4] < 0.3).all()
 
@@ -61,6 +62,6 @@ def test_real_photos_agree_and_a_real_stranger_does_not(engine: str, demo_files:
     for path in [*demo_files[:10], STRANGER]:
         picture = open_picture(path, 10**8).rgb_u8
         vectors.append(embedder.embed(picture, max(detector.detect(picture), key=lambda face: face.width)))
-    likeness = similarity_to_consensus(vectors, 0.3)
+    likeness = np.array(vectors) @ largest_group(vectors, 0.3)
     assert likeness[:-1].min() > likeness[-1] + 0.1
     assert likeness[-1] < 0.3

@@ -8,41 +8,19 @@ import pytest
 
 from trainer.faces.align import ARCFACE_112
 from trainer.pictures import UnusablePicture
-from trainer.prepare.quality import Limits, Quality, check_quality, measure, sharpness, single_face, turn
+from trainer.prepare.quality import Limits, Quality, check_quality, measure, sharpness, turn
 from trainer.records import Face, Floats
 from trainer.sections import PrepareSection
 
 LIMITS = Limits(
     min_face_px=48, min_sharpness=12.0, min_detection=0.7, second_face=0.6,
     max_shadow=0.4, max_highlight=0.4, max_turn_deg=60.0, min_jpeg_quality=30,
+    max_cut=0.25,
 )  # fmt: skip
 
 
 def face(width: float, score: float = 0.99) -> Face:
     return Face((0.0, 0.0, width, width), ARCFACE_112, score)
-
-
-def test_the_largest_face_is_the_person_and_small_ones_are_passers_by() -> None:
-    assert single_face([face(59), face(100), face(30)], LIMITS).width == 100
-
-
-def test_an_unsure_second_face_does_not_count() -> None:
-    assert single_face([face(100), face(90, score=0.69)], LIMITS).width == 100
-
-
-@pytest.mark.parametrize(
-    ("faces", "code"),
-    [
-        ([], "no-face"),
-        ([face(100, score=0.69)], "no-face"),
-        ([face(100), face(60)], "several-faces"),
-    ],
-)
-def test_every_refusal_has_its_code(faces: list[Face], code: str) -> None:
-    with pytest.raises(UnusablePicture) as caught:
-        single_face(faces, LIMITS)
-    assert caught.value.code == code
-    assert caught.value.hint
 
 
 def test_blur_lowers_the_sharpness_whatever_the_picture_s_size() -> None:
@@ -61,7 +39,7 @@ def test_the_edge_where_a_face_is_cut_off_is_no_sharpness() -> None:
         assert sharpness(bright, Face((0.0, 0.0, 112.0, 112.0), beyond, 1.0)) == 0
 
 
-CLEAR = Quality(120.0, 80.0, 0.0, 0.0, 5.0, -5.0, 90)
+CLEAR = Quality(120.0, 80.0, 0.0, 0.0, 5.0, -5.0, 90, 0.0)
 BEYOND = [
     ({"face_px": 47.9}, "face-too-small", "on_small"),
     ({"sharpness": 11.9}, "blurred", "on_blurred"),
@@ -70,6 +48,7 @@ BEYOND = [
     ({"yaw_deg": -61.0}, "turned-away", "on_turned"),
     ({"pitch_deg": 61.0}, "turned-away", "on_turned"),
     ({"jpeg_quality": 29}, "compressed", "on_compressed"),
+    ({"cut": 0.26}, "cut-off", "on_cut"),
 ]
 
 
@@ -89,7 +68,7 @@ def test_each_number_is_rejected_warned_of_or_kept_as_the_recipe_says(
 
 def test_a_clear_photo_and_one_at_every_threshold_pass() -> None:
     assert check_quality(CLEAR, LIMITS) == ()
-    assert check_quality(Quality(48.0, 12.0, 0.4, 0.4, 60.0, -60.0, 30), LIMITS) == ()
+    assert check_quality(Quality(48.0, 12.0, 0.4, 0.4, 60.0, -60.0, 30, 0.25), LIMITS) == ()
     assert check_quality(replace(CLEAR, jpeg_quality=None), LIMITS) == ()
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from trainer.errors import PhotosError
-from trainer.faces.align import portrait_crop
+from trainer.faces.align import crop_square
 from trainer.faces.base import Detector, Embedder, cosine_matrix
 from trainer.pictures import UnusablePicture, open_picture
-from trainer.records import RGB, Face, Floats
+from trainer.records import RGB, Box, Face, Floats, Framed
 
 PORTRAIT_PX = 160
 
@@ -76,8 +76,10 @@ class Album:
         return [self.portraits[name] for name in names]
 
 
-def look_at_album(files: Mapping[str, Path], max_pixels: int, detector: Detector, embedder: Embedder) -> Album:
-    """Find and embed the person of each real photo, by name; one photo is in memory at a time.
+def look_at_album(
+    files: Mapping[str, Path], framed: Mapping[str, Framed], max_pixels: int, detector: Detector, embedder: Embedder
+) -> Album:
+    """Embed the person of each real photo, by name, and frame them as `prepare` did; one photo is in memory at a time.
 
     Raises PhotosError for a photo that changed or went since it was checked.
     """
@@ -87,12 +89,21 @@ def look_at_album(files: Mapping[str, Path], max_pixels: int, detector: Detector
             rgb_u8 = open_picture(path, max_pixels).rgb_u8
         except (UnusablePicture, OSError) as error:
             raise _changed(path, str(error)) from None
-        face = max(detector.detect(rgb_u8), key=lambda face: face.width, default=None)
-        if face is None:
-            raise _changed(path, "no face is found in it")
+        where = framed[name]
+        face = max(detector.detect(rgb_u8), key=lambda face: overlap(face.box, where.box), default=None)
+        if face is None or not overlap(face.box, where.box):
+            raise _changed(path, "the person's face is not found in it")
         album.vectors[name] = embedder.embed(rgb_u8, face)
-        album.portraits[name] = portrait_crop(rgb_u8, face.landmarks, PORTRAIT_PX)
+        album.portraits[name] = crop_square(rgb_u8, *where.frame, PORTRAIT_PX)
     return album
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Area that two boxes share over the area that they cover, 0 to 1."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return shared / (both - shared) if shared else 0.0
 
 
 def everyone(pictures: Iterable[RGB], detector: Detector, embedder: Embedder) -> list[Floats]:

@@ -10,7 +10,7 @@ from trainer.evaluate.clip import ClipScorer
 from trainer.evaluate.sample import Sampling
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
-from trainer.records import Split
+from trainer.records import Framed, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,12 @@ class Photos:
 
     Attributes:
         paths: of the photos.
+        framed: where the person is in each usable one.
         samples: folder of the training samples' PNG files.
     """
 
     paths: Mapping[str, Path]
+    framed: Mapping[str, Framed]
     split: Split
     samples: Path
 

@@ -31,7 +31,7 @@ from trainer.records import Checkpoint, Floats, Prompt
 from trainer.run import sha256_of, write_json
 
 __all__ = ["VERSION", "Evaluator", "Eyes", "Photos", "Settings", "evaluate"]
-VERSION = 4
+VERSION = 5
 
 
 class Evaluator:
@@ -191,7 +191,7 @@ class Evaluator:
     def _album(self, embedder: Embedder) -> Album:
         split = self.photos.split
         files = {name: self.photos.paths[name] for name in split.select + split.report + split.fit}
-        return look_at_album(files, self.settings.max_pixels, self.eyes.detector, embedder)
+        return look_at_album(files, self.photos.framed, self.settings.max_pixels, self.eyes.detector, embedder)
 
     def _sealed_in_the_samples(self, album: Album) -> list[int]:
         """Which sealed photos, by index, the training samples show; none, unless somebody broke the seal."""
@@ -208,11 +208,16 @@ class Evaluator:
 
 
 def evaluate(
-    evaluator: Evaluator, checkpoints: Sequence[Checkpoint], head: dict[str, Any], cost: dict[str, Any]
+    evaluator: Evaluator,
+    checkpoints: Sequence[Checkpoint],
+    head: dict[str, Any],
+    cost: dict[str, Any],
+    doubts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write scorecard.json, report.html and samples/; returns the stage's facts.
 
-    `head` holds the scorecard's subject, recipe and base; `cost` what prepare and fit took.
+    `head` holds the scorecard's subject, recipe and base; `cost` what prepare and fit took; `doubts` what prepare
+    found unclear about who the person is.
     """
     started = time.monotonic()
     candidates, chosen = evaluator.select(checkpoints)
@@ -231,6 +236,7 @@ def evaluate(
         "cost": cost | {"total_s": round(cost["total_s"] + time.monotonic() - started, 2)},
     }
     card["verdict"], card["reasons"] = verdict(card, s.copying_limit)
+    card["reasons"] += doubts
     card["advice"] = advice(card, s.copying_limit)
     write_json(evaluator.folder / "scorecard.json", card)
     write_report(evaluator.folder / "report.html", card, shown)

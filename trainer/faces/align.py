@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from trainer.records import RGB, Floats
+from trainer.records import RGB, Floats, Square
 
 # The 5-point template of a 112 px ArcFace crop (insightface, utils/face_align.py, arcface_dst).
 ARCFACE_112 = np.array(
@@ -70,10 +70,10 @@ def crop_square(rgb_u8: RGB, left: float, top: float, side: float, size_px: int)
 CENTRE, EYES, EYES_TO_MOUTH = (0.505, 0.58), 0.274, 0.296
 
 
-def portrait_crop(rgb_u8: RGB, landmarks: Floats, size_px: int) -> RGB:
-    """The (size_px, size_px, 3) uint8 portrait framing of these (5, 2) landmarks; the head keeps its tilt."""
+def portrait_square(landmarks: Floats) -> Square:
+    """Left, top and side, in pixels, of the base's framing of these (5, 2) landmarks; it may reach beyond the photo."""
     eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
     drop = float(np.linalg.norm((landmarks[3] + landmarks[4] - landmarks[0] - landmarks[1]) / 2))
     side = max(eyes / EYES, drop / EYES_TO_MOUTH)  # a turned head has close eyes, a bowed one a close mouth
     x, y = (float(v) for v in landmarks.mean(0))
-    return crop_square(rgb_u8, x - CENTRE[0] * side, y - CENTRE[1] * side, side, size_px)
+    return x - CENTRE[0] * side, y - CENTRE[1] * side, side

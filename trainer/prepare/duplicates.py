@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import imagehash
 from PIL import Image
@@ -12,6 +13,14 @@ from trainer.faces.base import cosine_matrix
 from trainer.records import RGB, Photo
 
 PHASH_BITS = 6  # of 64: recompressed, resized or slightly cropped copies differ by no more
+
+
+class Shot(NamedTuple):
+    """What tells a shot without looking at faces: SHA-256, perceptual hash, capture second where it is known."""
+
+    sha256: str
+    phash: str
+    second: int | None
 
 
 def perceptual_hash(rgb_u8: RGB) -> str:
@@ -26,6 +35,7 @@ def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[s
     same, or when the gate finds them closer than `burst`.
     """
     alike = cosine_matrix([p.embedding for p in photos], [p.embedding for p in photos])
+    shots = [Shot(photo.sha256, photo.phash, photo.second) for photo in photos]
     root = list(range(len(photos)))
 
     def find(index: int) -> int:
@@ -34,7 +44,7 @@ def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[s
         return index
 
     for i, j in combinations(range(len(photos)), 2):
-        if alike[i, j] >= burst or _same_shot(photos[i], photos[j]):
+        if alike[i, j] >= burst or same_shot(shots[i], shots[j]):
             root[find(j)] = find(i)
     groups: dict[int, list[str]] = {}
     for index, photo in enumerate(photos):
@@ -42,7 +52,8 @@ def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[s
     return sorted(tuple(sorted(names)) for names in groups.values())
 
 
-def _same_shot(a: Photo, b: Photo) -> bool:
+def same_shot(a: Shot, b: Shot) -> bool:
+    """Whether bytes, capture second or perceptual hash say so."""
     if a.sha256 == b.sha256 or (a.second is not None and a.second == b.second):
         return True
     return imagehash.hex_to_hash(a.phash) - imagehash.hex_to_hash(b.phash) <= PHASH_BITS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,39 +16,66 @@ LOOK_ALIKE, BAND = 0.2, 0.25
 ROUNDS = 2
 
 
-def likeness_and_threshold(embeddings: Sequence[Floats], same_person: float) -> tuple[Floats, float]:
-    """(n,) cosines to the mean of those who are kept, and the cosine from which they are.
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """Who the person is: the mean of those who are kept, and the cosine to it from which they are.
 
-    The mean is first that of the largest group of look-alikes, then of those above the threshold.
+    Attributes:
+        vector: (d,) unit vector.
+        gap: width of the stretch around the threshold in which no photo lies.
+        whom: in words, whom a photo is compared with.
+    """
+
+    vector: Floats
+    threshold: float
+    gap: float
+    whom: str
+
+    def likeness(self, embedding: Floats) -> float:
+        """Cosine of a (d,) unit vector to the person."""
+        return float(embedding @ self.vector)
+
+
+def consensus_of(embeddings: Sequence[Floats], same_person: float, anchor: Floats | None = None) -> Consensus:
+    """The person of these (d,) unit vectors, or who looks like `anchor`.
+
+    The mean is first that of the largest group of look-alikes, or the anchor; then of those above the threshold, and
+    of the anchor. Raises ValueError where there is neither a vector nor an anchor.
     """
     vectors = np.asarray(embeddings, np.float32)
-    likeness, threshold = similarity_to_consensus(embeddings, same_person + LOOK_ALIKE), same_person
+    whom = "the other photos" if anchor is None else "the reference photo and the photos like it"
+    if anchor is not None and not len(vectors):
+        return Consensus(anchor, same_person, BAND, whom)
+    mean = largest_group(embeddings, same_person + LOOK_ALIKE) if anchor is None else anchor
     for _ in range(ROUNDS):
-        threshold = widest_gap(likeness, same_person, same_person + BAND)
-        kept = vectors[likeness >= threshold]
+        likeness = vectors @ mean
+        low, high = widest_gap(likeness, same_person, same_person + BAND)
+        kept = vectors[likeness >= (low + high) / 2]
         if not len(kept):
-            return likeness, same_person
-        mean = kept.mean(0)
-        likeness = (vectors @ (mean / np.linalg.norm(mean))).astype(np.float32)
-    return likeness, threshold
+            return Consensus(mean, same_person, BAND, whom)
+        mean = _unit(kept.mean(0) if anchor is None else np.concatenate([kept, anchor[None]]).mean(0))
+    return Consensus(mean, (low + high) / 2, high - low, whom)
 
 
-def widest_gap(likeness: Floats, low: float, high: float) -> float:
-    """The middle of the widest stretch between `low` and `high` in which no value lies."""
+def widest_gap(likeness: Floats, low: float, high: float) -> tuple[float, float]:
+    """The bounds of the widest stretch between `low` and `high` in which no value lies."""
     inside = np.sort(likeness[(likeness > low) & (likeness < high)])
     bounds = np.concatenate([[low], inside, [high]])
     widest = int(np.diff(bounds).argmax())
-    return float(bounds[widest] + bounds[widest + 1]) / 2
+    return float(bounds[widest]), float(bounds[widest + 1])
 
 
-def similarity_to_consensus(embeddings: Sequence[Floats], look_alike: float) -> Floats:
-    """(n,) cosine of each (d,) unit vector to the mean of the largest group of look-alikes.
+def largest_group(embeddings: Sequence[Floats], look_alike: float) -> Floats:
+    """(d,) mean direction of the largest group of look-alikes among (d,) unit vectors.
 
     The group is that of the photo with most others above `look_alike`; ties go to the closer group.
     """
     alike = cosine_matrix(embeddings, embeddings)
     neighbours = alike >= look_alike
     centre = int(np.argmax(neighbours.sum(1) + alike.mean(1) / 2))
-    mean = np.asarray(embeddings)[neighbours[centre]].mean(0)
-    result: Floats = (np.asarray(embeddings) @ (mean / np.linalg.norm(mean))).astype(np.float32)
+    return _unit(np.asarray(embeddings)[neighbours[centre]].mean(0))
+
+
+def _unit(vector: Floats) -> Floats:
+    result: Floats = (vector / np.linalg.norm(vector)).astype(np.float32)
     return result

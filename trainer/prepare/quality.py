@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from trainer.faces.align import ARCFACE_112, similarity_transform
 from trainer.pictures import UnusablePicture
+from trainer.prepare.framing import cut_share
 from trainer.records import RGB, Face, Floats
 
 Choice = Literal["reject", "warn", "keep"]
@@ -32,12 +32,15 @@ class Limits:
     max_highlight: float = 1.0
     max_turn_deg: float = 180.0
     min_jpeg_quality: int = 1
+    max_cut: float = 1.0
     on_small: Choice = "reject"
     on_blurred: Choice = "reject"
     on_dark: Choice = "warn"
     on_bright: Choice = "warn"
     on_turned: Choice = "warn"
     on_compressed: Choice = "warn"
+    on_cut: Choice = "reject"
+    on_look_alikes: Choice = "reject"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Quality:
         shadow, highlight: 0 to 1, shares of the face that are black or burnt out.
         yaw_deg, pitch_deg: see `turn`.
         jpeg_quality: 1 to 100, None where the file is no JPEG.
+        cut: 0 to 1, share of the face that lies outside the photo.
     """
 
     face_px: float
@@ -59,18 +63,7 @@ class Quality:
     yaw_deg: float
     pitch_deg: float
     jpeg_quality: int | None
-
-
-def single_face(faces: Sequence[Face], limits: Limits) -> Face:
-    """The photo's one face. Raises UnusablePicture: `no-face` or `several-faces`."""
-    sure = sorted((face for face in faces if face.score >= limits.min_detection), key=lambda f: -f.width)
-    if not sure:
-        raise UnusablePicture("no-face", "no face was found", "use photos in which the face is large and uncovered")
-    if len(sure) > 1 and sure[1].width >= limits.second_face * sure[0].width:
-        raise UnusablePicture(
-            "several-faces", f"{len(sure)} faces of similar size", "crop the photo to the person to be learned"
-        )
-    return sure[0]
+    cut: float
 
 
 def measure(rgb_u8: RGB, face: Face, jpeg_quality: int | None) -> Quality:
@@ -81,6 +74,7 @@ def measure(rgb_u8: RGB, face: Face, jpeg_quality: int | None) -> Quality:
     return Quality(
         round(face.width, 1), round(_sharpness(gray, inside), 2), round(shadow, 4), round(highlight, 4),
         round(yaw, 1), round(pitch, 1), jpeg_quality,
+        round(cut_share(face.landmarks, rgb_u8.shape[1], rgb_u8.shape[0]), 4),
     )  # fmt: skip
 
 
@@ -151,6 +145,11 @@ def _beyond(found: Quality, limits: Limits) -> list[tuple[str, Choice, str, str]
         (
             quality is not None and quality < limits.min_jpeg_quality, "compressed", limits.on_compressed,
             f"JPEG quality {quality}, at least {limits.min_jpeg_quality}", "use the original, not a forwarded copy",
+        ),
+        (
+            found.cut > limits.max_cut, "cut-off", limits.on_cut,
+            f"{found.cut:.0%} of the face lies outside the photo, at most {limits.max_cut:.0%}",
+            "use a photo that shows the whole face",
         ),
     ]  # fmt: skip
     return [(code, choice, reason, hint) for beyond, code, choice, reason, hint in checks if beyond]

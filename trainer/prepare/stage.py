@@ -15,20 +15,22 @@ from PIL import Image
 from trainer.album import Album
 from trainer.console import Console
 from trainer.errors import PhotosError
-from trainer.faces.align import portrait_crop
+from trainer.faces.align import crop_square
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
 from trainer.pictures import UnusablePicture, open_picture
 from trainer.prepare.coverage import coverage, lacks
-from trainer.prepare.duplicates import near_duplicate_groups, perceptual_hash
-from trainer.prepare.identity import likeness_and_threshold
-from trainer.prepare.quality import Limits, check_quality, measure, single_face
+from trainer.prepare.duplicates import Shot, near_duplicate_groups, same_shot
+from trainer.prepare.group import Seen, find_person
+from trainer.prepare.looks import Look, Sight, look
+from trainer.prepare.quality import Limits
+from trainer.prepare.reference import reference_vector
 from trainer.prepare.seal import deal
-from trainer.records import RGB, Photo, PhotoFile, Rejection, Split
+from trainer.prepare.sheet import Refused, write_sheet
+from trainer.records import Framed, Photo, PhotoFile, Rejection, Split
 from trainer.run import write_json, write_text
 
-VERSION = 3  # part of the fingerprint: raise it when the stage's output changes
-SHEET_COLUMNS = 8
+VERSION = 4  # part of the fingerprint: raise it when the stage's output changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Settings:
     min_photos: int
     max_pixels: int
     seal_all: bool = False  # nothing will be fitted: every usable photo is for the score
+    reference: Path | None = None  # a photo of the person, to tell whose album it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,12 @@ def prepare(album: Album, settings: Settings, eyes: Eyes, folder: Path, console:
 
     Raises PhotosError, with every reason, when fewer than `min_photos` are usable.
     """
-    photos, rejected = check_photos(album.photos, settings, eyes, console)
-    photos, strangers = same_person_only(photos, settings.same_person)
-    rejected = sorted([*album.refused, *rejected, *strangers], key=lambda rejection: rejection.file)
+    sight = Sight(eyes.detector, eyes.gate, settings.max_pixels)
+    anchor = None if settings.reference is None else reference_vector(settings.reference, sight, settings.limits)
+    seen, rejected = check_photos(album.photos, sight, console)
+    found = find_person(seen, settings.limits, settings.same_person, anchor)
+    photos = found.photos
+    rejected = sorted([*album.refused, *rejected, *found.rejected], key=lambda rejection: rejection.file)
     total = len(album.photos) + len(album.refused)
     write_lines(folder / "rejected.jsonl", [asdict(rejection) for rejection in rejected])
     write_lines(folder / "photos.jsonl", [_photo_line(photo) for photo in photos])
@@ -81,52 +87,48 @@ def prepare(album: Album, settings: Settings, eyes: Eyes, folder: Path, console:
     else:
         split = deal(groups, {p.name: p.sha256 for p in photos}, settings.select_share, settings.report_share)
         shown = write_samples([p for p in photos if p.name in split.fit], settings, eyes, folder, console)
+        sealed = [p for p in photos if p.name not in split.fit]
+        write_sheet(folder, refused_tiles(rejected, seen, sealed), settings.max_pixels)
     write_json(folder / "split.json", asdict(split))
-    return facts(total, photos, rejected, split, shown)
+    return facts(total, photos, rejected, split, shown) | {"doubts": found.doubts}
 
 
 def check_photos(
-    files: Sequence[PhotoFile], settings: Settings, eyes: Eyes, console: Console
-) -> tuple[list[Photo], list[Rejection]]:
-    """The photos with one clear face, and the others with their reasons."""
-    photos, rejected = [], []
+    files: Sequence[PhotoFile], sight: Sight, console: Console
+) -> tuple[list[tuple[PhotoFile, Look]], list[Rejection]]:
+    """What each photo shows, and why the others cannot be opened."""
+    seen, rejected = [], []
     for file in console.track(files, "checking photos", len(files)):
         try:
-            photos.append(_checked(file, settings, eyes))
+            seen.append((file, look(file.path, sight)))
         except UnusablePicture as problem:
             rejected.append(Rejection(file.name, problem.code, problem.reason, problem.hint))
-    return photos, rejected
+    return seen, rejected
 
 
-def same_person_only(photos: Sequence[Photo], same_person: float) -> tuple[list[Photo], list[Rejection]]:
-    """The photos near the folder's consensus, and a rejection for each of the others."""
-    if len(photos) < 3:
-        return list(photos), []
-    likeness, threshold = likeness_and_threshold([photo.embedding for photo in photos], same_person)
-    kept = [photo for photo, value in zip(photos, likeness, strict=True) if value >= threshold]
-    others = [
-        Rejection(
-            photo.name, "other-person", f"likeness {value:.2f} to the other photos, at least {threshold:.2f} is needed",
-            "remove it, or lower prepare.same_person if it is the same person",
-        )
-        for photo, value in zip(photos, likeness, strict=True)
-        if value < threshold
-    ]  # fmt: skip
-    return kept, others
+def refused_tiles(rejected: Sequence[Rejection], seen: Seen, sealed: Sequence[Photo]) -> list[Refused]:
+    """The rejected photos for the sheet. One shot with a sealed photo is not shown, nor what cannot be opened."""
+    sealed_shots = [Shot(photo.sha256, photo.phash, photo.second) for photo in sealed]
+    shown = {
+        file.name: file.path
+        for file, look in seen
+        if not any(same_shot(Shot(file.sha256, look.phash, look.second), other) for other in sealed_shots)
+    }
+    return [Refused(one.code, shown.get(one.file)) for one in rejected]
 
 
 def write_samples(
     photos: Sequence[Photo], settings: Settings, eyes: Eyes, folder: Path, console: Console
 ) -> list[list[str]]:
-    """images/NNNN.png, metadata.jsonl in the Hugging Face imagefolder layout, and the contact sheet.
+    """images/NNNN.png and metadata.jsonl in the Hugging Face imagefolder layout.
 
     Returns the attribute words of each photo.
     """
     (folder / "images").mkdir(exist_ok=True)
-    lines, tiles, shown = [], [], []
+    lines, shown = [], []
     for index, photo in enumerate(console.track(photos, "framing and captioning", len(photos))):
         rgb_u8 = open_picture(photo.path, settings.max_pixels).rgb_u8
-        crop = portrait_crop(rgb_u8, photo.face.landmarks, settings.size_px)
+        crop = crop_square(rgb_u8, *photo.frame, settings.size_px)
         faces = eyes.detector.detect(crop)
         words = eyes.attributes.read(crop, faces[0]).words() if faces else []
         box = faces[0].box if faces else (0.2 * settings.size_px,) * 2 + (0.8 * settings.size_px,) * 2
@@ -139,21 +141,9 @@ def write_samples(
                 "face_box": [round(float(np.clip(v / settings.size_px, 0, 1)), 4) for v in box],
             }
         )
-        tiles.append(crop)
         shown.append(words)
     write_lines(folder / "metadata.jsonl", lines)
-    contact_sheet(tiles).save(folder / "sheet.png")
     return shown
-
-
-def contact_sheet(tiles: Sequence[RGB]) -> Image.Image:
-    """All samples in rows of eight."""
-    side = tiles[0].shape[0]
-    rows = -(-len(tiles) // SHEET_COLUMNS)
-    sheet = Image.new("RGB", (side * min(SHEET_COLUMNS, len(tiles)), side * rows), "white")
-    for index, tile in enumerate(tiles):
-        sheet.paste(Image.fromarray(tile), (side * (index % SHEET_COLUMNS), side * (index // SHEET_COLUMNS)))
-    return sheet
 
 
 def facts(
@@ -185,28 +175,19 @@ def read_split(folder: Path) -> Split:
     return Split(tuple(said["fit"]), tuple(said["select"]), tuple(said["report"]), groups)
 
 
+def read_framed(folder: Path) -> dict[str, Framed]:
+    """Where the subject is in each usable photo, by name, as `prepare` wrote it."""
+    lines = (folder / "photos.jsonl").read_text(encoding="utf-8").splitlines()
+    return {
+        said["file"]: Framed(tuple(said["face"]), tuple(said["frame"])) for said in (json.loads(line) for line in lines)
+    }
+
+
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One JSON object a line, the whole file or none."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _photo_line(photo: Photo) -> dict[str, Any]:
-    return {"file": photo.name, **photo.measured, "warnings": list(photo.warnings)}
-
-
-def _checked(file: PhotoFile, settings: Settings, eyes: Eyes) -> Photo:
-    picture = open_picture(file.path, settings.max_pixels)
-    face = single_face(eyes.detector.detect(picture.rgb_u8), settings.limits)
-    quality = measure(picture.rgb_u8, face, picture.jpeg_quality)
-    warnings = check_quality(quality, settings.limits)
-    return Photo(
-        name=file.name,
-        path=file.path,
-        sha256=file.sha256,
-        phash=perceptual_hash(picture.rgb_u8),
-        second=picture.second,
-        face=face,
-        embedding=eyes.gate.embed(picture.rgb_u8, face),
-        measured=asdict(quality),
-        warnings=warnings,
-    )
+    where = {"face": [round(v, 1) for v in photo.face.box], "frame": [round(v, 3) for v in photo.frame]}
+    return {"file": photo.name, **photo.measured, **where, "warnings": list(photo.warnings)}
