@@ -4,8 +4,8 @@
 
 One portrait is sampled, varied by partial noising (SDEdit, arXiv 2108.01073) with other prompts, and the variants that
 the gate still takes for the same person fit an adapter. Its pictures, asked for in other poses, moods and lights, are
-the photos where the gate finds the same person and the whole face lies in the frame, each tilted and cut a little as
-another camera would have it. The judge has no say in any of it; its pairwise cosines are reported.
+the photos where the gate finds the same person and the whole face lies in the frame, each relit, tilted and cut a
+little, as another room and camera would have it. The judge has no say in any of it; its pairwise cosines are reported.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ POSES = ("facing front", "turned left", "turned right")
 EXPRESSIONS = ("smiling", "neutral expression")
 LIGHTS = ("even light", "light from the left", "light from the right", "bright")
 PROMPTS = [f"{pose}, {mood}, {light}" for pose in POSES for mood in EXPRESSIONS for light in LIGHTS]
-SAMPLING = {"steps": 20, "guidance": 4.0, "batch_size": 8}
+SAMPLING = {"steps": 20, "guidance": 2.0, "batch_size": 8}
 VARIANTS_PER_PROMPT = 3
 STRENGTHS = (0.4, 0.5, 0.6)
 SAME_PERSON = 0.45  # the gate's cosine to the first portrait
 CONSENSUS = 0.7  # and of the adapter's pictures to their mean
 LOWEST_MOUTH = 0.8  # of the picture's height
-TILT_DEG, CLOSEST = 5.0, 0.9
+TILT_DEG, CLOSEST, SIDE_LIGHT = 5.0, 0.9, 0.2
 FIT = Settings(
     trigger="ohwx", steps=240, batch_size=8, checkpoint_every=240, rank=16, alpha=16, targets="attention+conv",
     learning_rate=1e-3, warmup_steps=20, weight_decay=0.01, min_snr_gamma=None, face_weight=2.0, caption_dropout=0.0,
@@ -172,7 +172,7 @@ class Maker:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for index, picture in enumerate(pictures):
-            Image.fromarray(self.reframed(picture, rng)).save(folder / f"demo-{index:02d}.jpg", quality=92)
+            Image.fromarray(self.reframed(self.relit(picture, index % 3 - 1, rng), rng)).save(folder / f"demo-{index:02d}.jpg", quality=92)
         photos = [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
         seen = look(photos, self.detector, self.judge)
         shown = [self.attributes.read(photo, face).words() for photo, face in zip(photos, seen.faces, strict=True)]
@@ -190,6 +190,11 @@ class Maker:
             'given_by = "nobody: this person does not exist"\npurpose = "demo, tests, benchmarks"\n'
         )
         print(json.dumps(report, indent=2))
+
+    def relit(self, picture: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+        """Brighter on one side, and brighter or darker as a whole."""
+        ramp = 1 + side * SIDE_LIGHT * np.linspace(1, -1, picture.shape[1])[None, :, None]
+        return (255 * np.clip(picture / 255 * ramp, 0, 1) ** rng.uniform(0.8, 1.25)).round().astype(np.uint8)
 
     def reframed(self, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The picture at 256 px, tilted and cut a little, the chin always in it."""
