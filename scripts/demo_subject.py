@@ -172,7 +172,8 @@ class Maker:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for index, picture in enumerate(pictures):
-            Image.fromarray(self.reframed(self.relit(picture, index % 3 - 1, rng), rng)).save(folder / f"demo-{index:02d}.jpg", quality=92)
+            photo = self.reframed(self.relit(picture, index % 3 - 1, rng), rng)
+            Image.fromarray(photo).save(folder / f"demo-{index:02d}.jpg", quality=92)
         photos = [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
         seen = look(photos, self.detector, self.judge)
         shown = [self.attributes.read(photo, face).words() for photo, face in zip(photos, seen.faces, strict=True)]
