@@ -61,11 +61,7 @@ def latents_of(pixels: np.ndarray, out: Path, device: torch.device) -> tuple[np.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, batch=BATCH, save_s=180)
-    parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
-    parser.add_argument("--init-from", type=Path, help="pipeline folder to start from where there is no state yet")
-    args = parser.parse_args()
+    args = arguments()
     budget, device = budget_of(args), torch.device(args.device)
 
     from diffusers import DDPMScheduler
@@ -86,9 +82,8 @@ def main() -> None:
 
     started, saved_at, losses = time.monotonic() - spent_s, time.monotonic(), []
     while not budget.is_used(step, spent_s):
-        rate = learning_rate(step, budget.share(step, spent_s))
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+            group["lr"] = learning_rate(step, budget.share(step, spent_s)) * group["share"]
         loss = batch_loss(model, tokenizer, latents, words, train, scale, alphas, step, args.batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -100,13 +95,25 @@ def main() -> None:
         spent_s = time.monotonic() - started
         if budget.is_used(step, spent_s) or time.monotonic() - saved_at > args.save_s:
             saved_at = time.monotonic()
-            checkpoint.save(args.out / "unet.state.pt", parts, step, spent_s)
-            line = {"step": step, "spent_s": round(spent_s), "loss": round(float(np.mean(losses[-400:])), 4)}
-            checkpoint.log(args.out / "unet.jsonl", line)
+            keep(args.out, parts, step, spent_s, float(np.mean(losses[-400:])))
             if args.publish:
                 publish(args.out, args.publish, average.module, scale)
     if args.publish and not losses:  # all was trained before, but perhaps not published there
         publish(args.out, args.publish, average.module, scale)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, batch=BATCH, save_s=180)
+    parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
+    parser.add_argument("--init-from", type=Path, help="pipeline folder to start from where there is no state yet")
+    return parser.parse_args()
+
+
+def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, loss: float) -> None:
+    """Save the state and add to the learning curve."""
+    checkpoint.save(out / "unet.state.pt", parts, step, spent_s)
+    checkpoint.log(out / "unet.jsonl", {"step": step, "spent_s": round(spent_s), "loss": round(loss, 4)})
 
 
 def build_model(out: Path, latent_channels: int, init_from: Path | None):
