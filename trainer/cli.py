@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from trainer.cli_adapters import add_adapter_commands
+from trainer.cli_plan import add_plan_command
 from trainer.console import Console
 from trainer.errors import GateMissed, Interrupted, MissingPartError, TrainerError, UsageError
 
@@ -332,6 +333,7 @@ def _out_of_memory(bug: Exception) -> TrainerError | None:
 
 
 add_adapter_commands(app, _run)
+add_plan_command(app, _run)
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:

@@ -23,6 +23,7 @@ from trainer.weights import WEIGHTS, cache_folder, fetch
 if TYPE_CHECKING:
     from trainer.bases.base import Base
     from trainer.faces.base import Embedder
+    from trainer.fit.settings import Settings
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
 MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
@@ -226,8 +227,7 @@ class Pipeline:
         }
         if f.warm_start is not None:
             inputs["warm_start"] = sha256_of(Path(f.warm_start))
-        values = {name: getattr(f, name) for name in stage.Settings.__slots__ if name != "trigger"}
-        settings = stage.Settings(self.recipe.prepare.trigger, **values)
+        settings = fit_settings(self.recipe)
 
         def work(part: Path) -> dict[str, Any]:
             import torch
@@ -366,6 +366,14 @@ def _hash_of_reference(reference: Path | None) -> str | None:
     except OSError as error:
         hint = "pass the path of a photo of the person as --reference"
         raise UsageError(f"{reference}: cannot be read: {error.strerror}", hint) from None
+
+
+def fit_settings(recipe: Recipe) -> Settings:
+    """What fit needs of the recipe, flat."""
+    from trainer.fit.settings import Settings
+
+    values = {name: getattr(recipe.fit, name) for name in Settings.__slots__ if name != "trigger"}
+    return Settings(recipe.prepare.trigger, **values)
 
 
 def check_gate(summary: dict[str, Any], gate: float) -> None:

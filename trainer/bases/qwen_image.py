@@ -43,11 +43,12 @@ def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Cond
     assert text.lengths is not None
     height, width = noisy.shape[-2:]
     longest = max(text.lengths.tolist())
+    lengths = text.lengths.to(noisy.device)
     answer: Tensor = denoiser(
         hidden_states=packed(noisy),
         timestep=times / LEVELS,
         encoder_hidden_states=text.text[:, :longest],
-        encoder_hidden_states_mask=torch.arange(longest, device=noisy.device)[None] < text.lengths.to(noisy.device)[:, None],
+        encoder_hidden_states_mask=torch.arange(longest, device=noisy.device)[None] < lengths[:, None],
         img_shapes=[[(1, height // 2, width // 2)]] * len(noisy),
     ).sample
     return unpacked(answer, height, width)

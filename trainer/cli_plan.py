@@ -1,0 +1,104 @@
+"""The command that says, before anything is brought or trained, what a recipe needs and how to make it fit."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trainer.console import Console
+from trainer.errors import MissingPartError
+
+if TYPE_CHECKING:
+    from trainer.fit.plan import Planned
+
+Work = Callable[[Console], dict[str, Any]]
+Run = Callable[[str, bool, Work], None]
+HEADER = ("rung", "loading", "weights", "adapter", "step", "peak", "s a step", "fits")
+
+
+def add_plan_command(app: typer.Typer, run: Run) -> None:
+    """Put it on the app; `run` calls the work and leaves with its exit code."""
+
+    @app.command()
+    def plan(
+        recipe: Annotated[str, typer.Option("--recipe", help="Recipe name or .yaml file.")] = "portrait-tiny",
+        memory: Annotated[
+            str | None, typer.Option("--memory", help="Such as 12GB; else all that the device has.")
+        ] = None,
+        overrides: Annotated[
+            list[str] | None, typer.Option("--set", help="Override one value: section.key=value.")
+        ] = None,
+        json: Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.")] = False,
+    ) -> None:
+        """Predict the memory and time of a fit, and choose what makes it fit; nothing is brought."""
+        run("plan", json, lambda console: _planned(recipe, memory, overrides or [], console))
+
+
+def _planned(name: str, memory: str | None, overrides: Sequence[str], console: Console) -> dict[str, Any]:
+    """Print the ladder and the command. Raises MissingPartError where no rung fits."""
+    from trainer.bases.base import best_device, resolve_precision
+    from trainer.fit.plan import bytes_of, ladder, memory_of, plan
+    from trainer.pipeline import fit_settings
+    from trainer.recipe import load_recipe
+
+    recipe = load_recipe(name, overrides).recipe
+    device = best_device()
+    available = memory_of(device) if memory is None else bytes_of(memory)
+    settings, precision = fit_settings(recipe), resolve_precision(recipe.fit.precision)
+    with console.progress("counting", len(list(ladder(settings, precision)))) as tick:
+        planned = plan(recipe.base.model_dump(), settings, precision, device, available, tick)
+    title = f"{recipe.name} in {available / 1e9:.1f} GB of the {device.type}; GB, predicted; seconds are rough"
+    console.table(title, [_row(one) for one in planned], HEADER)
+    last = planned[-1]
+    if not last.fits:
+        raise MissingPartError(
+            f"{recipe.name} needs {last.estimate.peak / 1e9:.1f} GB (and a tenth to spare) on the lowest rung,"
+            f" more than {available / 1e9:.1f} GB",
+            _hint(last, recipe.base.size_px),
+        )
+    flags = [f"--set {shlex.quote(text)}" for text in [*overrides, *_flags(last)]]
+    command = " ".join(["trainer train SUBJECT", f"--recipe {shlex.quote(name)}", *flags])
+    console.result(f"about {last.step_s * settings.steps / 60:.0f} min for {settings.steps} steps:\n{command}")
+    return {
+        "device": device.type,
+        "memory_bytes": available,
+        "rungs": [_said(one) for one in planned],
+        "set": _flags(last),
+        "fit_s": round(last.step_s * settings.steps, 1),
+        "command": command,
+    }
+
+
+def _flags(one: Planned) -> list[str]:
+    return [f"{key}={str(value).lower()}" for key, value in one.rung.changes.items()]
+
+
+def _hint(last: Planned, size_px: int | None) -> str:
+    needs = last.estimate
+    if needs.process + needs.loading >= needs.fitting:
+        return "the base's parts alone do not fit: take a smaller base or more memory"
+    return "smaller pictures need less: --set base.size_px=512" if (size_px or 1024) > 512 else "take a smaller base"
+
+
+def _row(one: Planned) -> tuple[str, ...]:
+    e = one.estimate
+    amounts = [e.process + e.loading, e.frozen, e.adapter, e.step, e.peak]
+    said = [f"{amount / 1e9:.2f}" for amount in amounts]
+    return (one.rung.words, *said, f"{one.step_s:.3g}", "yes" if one.fits else "no")
+
+
+def _said(one: Planned) -> dict[str, Any]:
+    """A rung for the envelope."""
+    e = one.estimate
+    parts = {name: getattr(e, name) for name in ("process", "loading", "frozen", "adapter", "step", "fitting", "peak")}
+    return {
+        "words": one.rung.words,
+        "set": _flags(one),
+        "bytes": parts,
+        "flops": e.flops,
+        "step_s": round(one.step_s, 4),
+        "fits": one.fits,
+    }

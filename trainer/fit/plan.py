@@ -1,0 +1,176 @@
+"""What a fit will hold and how long a step takes, and the ladder down to less memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.bases.sketch import sketch
+from trainer.bases.stock import SHARE_OF_GPU
+from trainer.errors import UsageError
+from trainer.fit.settings import Settings
+from trainer.fit.tally import tally
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+MARGIN = 1.1  # a rung is taken where a tenth more than its prediction fits
+CALIBRATION_S, SIDE = 0.5, 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes, and floating point operations of one optimizer step.
+
+    Attributes:
+        process: what the interpreter and the libraries hold in main memory; 0 for a GPU.
+        loading: the text encoders and the VAE beside the denoiser, before the first step.
+        frozen: the denoiser's own weights.
+        adapter: its weights and what the optimizer remembers of them.
+        step: gradients, and what is kept and computed on the way, at its most.
+    """
+
+    process: int
+    loading: int
+    frozen: int
+    adapter: int
+    step: int
+    flops: int
+
+    @property
+    def fitting(self) -> int:
+        """Most bytes during the steps."""
+        return self.process + self.frozen + self.adapter + self.step
+
+    @property
+    def peak(self) -> int:
+        """Most bytes of all: of the steps, or of all parts of the base before them."""
+        return max(self.fitting, self.process + self.loading)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step down the ladder.
+
+    Attributes:
+        words: what is done.
+        changes: recipe keys and their values, those of the rungs above included.
+    """
+
+    words: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A rung, what it needs, and roughly how long its steps take."""
+
+    rung: Rung
+    estimate: Estimate
+    step_s: float
+    fits: bool
+
+
+def bytes_of(text: str) -> int:
+    """`12GB`, `11.5 GiB`, `800M` in bytes. Raises UsageError for anything else."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([KMG]I?)?B?", text.strip().upper())
+    if not found or not float(found[1]):
+        raise UsageError(f"--memory {text}: not an amount of memory", "write it like 12GB or 11.5GiB")
+    return int(float(found[1]) * UNITS[found[2] or ""])
+
+
+def memory_of(device: torch.device) -> int:
+    """All bytes of the GPU's memory; the machine's own for any other device."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def ladder(s: Settings, precision: str) -> Iterator[Rung]:
+    """The rungs in order, the cheapest in time first; each keeps those above it.
+
+    Arithmetic in bf16; smaller parts of the same batch, as long as the rows of the prior divide too; activations
+    computed again; parts of one sample, each with a row of the prior: more rows of it in a step than were asked for.
+    """
+    changes: dict[str, Any] = {}
+    yield Rung("as the recipe says", {})
+    if precision == "fp32":
+        changes |= {"fit.precision": "bf16"}
+        yield Rung("arithmetic in bf16", dict(changes))
+    batch, parts, prior = s.batch_size, s.accumulation, s.prior_batch
+    while batch % 2 == 0 and prior % 2 == 0:
+        batch, parts, prior = batch // 2, parts * 2, prior // 2
+        changes |= {"fit.batch_size": batch, "fit.accumulation": parts, "fit.prior_batch": prior}
+        yield Rung(f"batch in {parts} parts", dict(changes))
+    if not s.gradient_checkpointing:
+        changes |= {"fit.gradient_checkpointing": True}
+        yield Rung("gradient checkpointing", dict(changes))
+    if batch > 1:
+        changes |= {"fit.batch_size": 1, "fit.accumulation": batch * parts, "fit.prior_batch": min(prior, 1)}
+        yield Rung(f"batch in {batch * parts} parts", dict(changes))
+
+
+def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch.device) -> Estimate:
+    """What these settings need on this device, counted on the base's sketch.
+
+    Args:
+        base: arguments of `trainer.bases.base.get_base`, precision left out.
+        precision: `fp32` or `bf16`.
+    """
+    drawn = sketch(**base, precision=precision)
+    counted = tally(drawn, s, device)
+    loading = counted.frozen + drawn.beside
+    if device.type == "cuda" and loading > SHARE_OF_GPU * memory_of(device):  # then each part is there while it works
+        loading = max(counted.frozen, drawn.beside)
+    process = resident_bytes() if device.type == "cpu" else 0
+    return Estimate(process, loading, counted.frozen, counted.adapter, counted.step, counted.flops * s.accumulation)
+
+
+def plan(
+    base: Mapping[str, Any],
+    s: Settings,
+    precision: str,
+    device: torch.device,
+    memory: int,
+    tick: Callable[[], None] = lambda: None,
+) -> list[Planned]:
+    """The rungs down to the first that fits into `memory` bytes, or all of them where none does."""
+    rates: dict[str, float] = {}
+    planned = []
+    for rung in ladder(s, precision):
+        chosen = {key.removeprefix("fit."): value for key, value in rung.changes.items()}
+        of_rung = chosen.pop("precision", precision)
+        if of_rung not in rates:
+            rates[of_rung] = flops_a_second(of_rung, device)
+        needs = estimate(base, replace(s, **chosen), of_rung, device)
+        planned.append(Planned(rung, needs, needs.flops / rates[of_rung], needs.peak * MARGIN <= memory))
+        tick()
+        if planned[-1].fits:
+            break
+    return planned
+
+
+def flops_a_second(precision: str, device: torch.device) -> float:
+    """What this machine makes of products of square matrices: an upper bound, and the only thing that is timed."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    one = torch.rand(SIDE, SIDE, device=device, dtype=dtype)
+    float((one @ one)[0, 0])  # the first one also prepares
+    started, done = time.monotonic(), 0
+    while time.monotonic() - started < CALIBRATION_S:
+        float((one @ one)[0, 0])  # reading one number waits for a GPU
+        done += 1
+    return 2 * SIDE**3 * done / (time.monotonic() - started)
+
+
+def resident_bytes() -> int:
+    """Main memory that this process holds; where the system does not say, the most it has held."""
+    said = Path("/proc/self/statm")
+    if said.is_file():
+        return int(said.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
