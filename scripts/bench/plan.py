@@ -4,8 +4,9 @@
     python scripts/bench/plan.py --base sdxl --depth 2
     python scripts/bench/plan.py --base flux1 --depth 2
 
-The denoiser has the width of the published one, `--depth N` of its layers, and random weights; VAE and text encoders are
-tiny, since neither works during a step. Prediction and fit each run in a fresh process, one after the other, on the CPU.
+The denoiser has the width of the published one, `--depth N` of its layers, and random weights; VAE and text encoders
+are tiny, since neither works during a step. Prediction and fit each run in a fresh process, one after the other, on
+the CPU.
 The peak is the resident memory at its most from the end of the first step on; `whole` also has the loading before it.
 """
 
@@ -49,9 +50,8 @@ def main() -> None:
 def compare(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         save = save_flux if args.base == "flux1" else save_base
-        print(
-            f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {' '.join(sys.argv[1:])}"
-        )
+        machine = f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        print(machine, *sys.argv[1:])
         print(f"{args.base}: {save(args, Path(name) / 'base') / 1e6:.0f} M parameters", flush=True)
         found = {}
         for side in ("predicted", "measured"):

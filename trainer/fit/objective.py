@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from trainer.bases.base import Base
 from trainer.bases.conditioning import Conditioning, joined_texts
-from trainer.bases.schedule import EPSILON, FLOW
+from trainer.bases.schedule import EPSILON, FLOW, Schedule
 from trainer.fit.batches import Batch
 
 Tensor = torch.Tensor
@@ -60,7 +61,20 @@ def examples_of(base: Base, batch: Batch) -> Examples:
     return Examples(noisy, batch.timesteps, batch.text, wanted, batch.weight)
 
 
-def diffusion_loss(base: Base, given: Examples, weighting: str, min_snr_gamma: float | None) -> Tensor:
+class Answers(Protocol):
+    """The part of a base that a loss asks."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """As of `Base`."""
+        ...
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
+        """As of `Base`."""
+        ...
+
+
+def diffusion_loss(base: Answers, given: Examples, weighting: str, min_snr_gamma: float | None) -> Tensor:
     """(n,) mean squared error of each row, weighted by place (the face) and by noise level.
 
     Args:

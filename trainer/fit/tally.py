@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from torch.utils.weak import WeakIdKeyDictionary
 
 from trainer.bases.conditioning import Conditioning
@@ -26,11 +26,14 @@ from trainer.fit.stage import shape_of
 Tensor = torch.Tensor
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16, "lion": 4, "adafactor": 0}  # a parameter
 
+_untyped: Any = flop_counter
 # The counter knows the attention of GPUs only. It hands over the shapes of the arguments.
 CPU_ATTENTION: dict[Any, Callable[..., int]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: _untyped.sdpa_flop_count(
+        q, k, v
+    ),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda answer, q, k, v, *_, **__: sdpa_backward_flop_count(answer, q, k, v)
+        lambda answer, q, k, v, *_, **__: _untyped.sdpa_backward_flop_count(answer, q, k, v)
     ),
 }
 
@@ -52,11 +55,11 @@ class Tally:
     flops: int
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all storages made inside, now and at most."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: Any = WeakIdKeyDictionary(ref_type=weakref.ref)
 
@@ -104,9 +107,10 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
         for tensor in [*own, *base.denoiser.buffers()]:
             live.known(tensor)
         given = _examples(base, text, device)
-        counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+        counter = flop_counter.FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
         with live, counter:
-            diffusion_loss(base, given, s.weighting, s.min_snr_gamma).sum().backward()
+            loss: Any = diffusion_loss(base, given, s.weighting, s.min_snr_gamma).sum()
+            loss.backward()
     adapted = sum(weight.numel() for weight in trained)
     each = 4 + OPTIMIZER_BYTES[s.optimizer] + (4 if s.ema_decay is not None else 0)
     frozen = sum(_bytes(tensor) for tensor in [*own, *base.denoiser.buffers()]) - 4 * adapted
