@@ -139,7 +139,7 @@ class StockBase:
         self.component = family.denoiser
         self.denoiser: torch.nn.Module = getattr(self._pipeline, family.denoiser)
         if family.channels_last:
-            self.denoiser.to(memory_format=torch.channels_last)
+            _to_channels_last(self.denoiser)
         self._config = self.denoiser.config
         self.size_px = size_px or family.native_px or _native_px(self._pipeline, self._config)
         step_px = PATCH * self._pipeline.vae_scale_factor
@@ -233,6 +233,13 @@ class StockBase:
 
 def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def _to_channels_last(denoiser: torch.nn.Module) -> None:
+    """Copy every weight, convolutions in that format: one left in the mapped file keeps all of it in memory."""
+    for weight in denoiser.parameters():
+        format_of = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
+        weight.data = weight.data.clone(memory_format=format_of)
 
 
 def _native_px(pipeline: Any, config: Any) -> int:

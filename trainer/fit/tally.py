@@ -26,14 +26,14 @@ from trainer.fit.stage import shape_of
 Tensor = torch.Tensor
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16, "lion": 4, "adafactor": 0}  # a parameter
 
-_untyped: Any = flop_counter
+flops: Any = flop_counter
 # The counter knows the attention of GPUs only. It hands over the shapes of the arguments.
 CPU_ATTENTION: dict[Any, Callable[..., int]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: _untyped.sdpa_flop_count(
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: flops.sdpa_flop_count(
         q, k, v
     ),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda answer, q, k, v, *_, **__: _untyped.sdpa_backward_flop_count(answer, q, k, v)
+        lambda answer, q, k, v, *_, **__: flops.sdpa_backward_flop_count(answer, q, k, v)
     ),
 }
 
