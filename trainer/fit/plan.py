@@ -126,6 +126,8 @@ def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch
     drawn = sketch(**base, precision=precision)
     counted = tally(drawn, s, device)
     loading = counted.frozen + drawn.beside
+    if device.type == "cpu" and drawn.family.channels_last:
+        loading += counted.frozen  # weights are copied while the file they come from is still mapped
     if device.type == "cuda" and loading > SHARE_OF_GPU * memory_of(device):  # then each part is there while it works
         loading = max(counted.frozen, drawn.beside)
     process = resident_bytes() if device.type == "cpu" else 0
