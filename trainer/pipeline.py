@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from trainer.album import CACHE, Album, read_album
 from trainer.console import Console
 from trainer.errors import GateMissed, IntegrityError, PhotosError, UsageError
 from trainer.recipe import Layered, Recipe, load_recipe
-from trainer.records import Checkpoint
+from trainer.records import RGB, Checkpoint
 from trainer.run import Run, Stage, exclusive, fingerprint_of, open_run, saying_disk_full, sha256_of
 from trainer.subject import Subject, find_subject
 from trainer.weights import WEIGHTS, cache_folder, fetch
@@ -333,9 +333,20 @@ class Pipeline:
         def work(part: Path) -> dict[str, Any]:
             checkpoint = next(c for c in find_checkpoints(stages[FIT].folder) if c.step == step)
             base = self._load_base(self.recipe.evaluate.precision)
-            return stage.export(checkpoint, base, stages[EVALUATE].folder, settings, part)
+            judge = partial(self._likeness, stages[PREPARE].folder, album)
+            return stage.export(checkpoint, base, stages[EVALUATE].folder, settings, judge, part)
 
         return self._stage(run, EXPORT, inputs, work)
+
+    def _likeness(self, prepared: Path, album: Album, pictures: Sequence[RGB]) -> list[float]:
+        """Of each picture to the sealed photos, as the judge sees it."""
+        from trainer.evaluate.judge import likeness
+        from trainer.faces.base import get_detector
+        from trainer.prepare.stage import read_framed, read_split
+
+        files = {name: album.paths()[name] for name in read_split(prepared).report}
+        eyes = get_detector(cache_folder()), self._embedder(self.recipe.faces.judge)
+        return likeness(pictures, files, read_framed(prepared), self.recipe.prepare.max_pixels, *eyes)
 
     def _card_head(self) -> dict[str, Any]:
         return {

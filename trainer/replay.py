@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from trainer.album import CACHE, read_album
 from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
 from trainer.pipeline import EVALUATE, EXPORT, FIT, PREPARE, Pipeline
 from trainer.recipe import Layered, Recipe, flat_values, leaves
-from trainer.run import LOCK_FILE, sha256_of
+from trainer.run import LOCK_FILE, read_object, sha256_of
 from trainer.subject import Subject, find_subject
 
 REPLAYS = "replay"
@@ -32,6 +31,18 @@ COMPARED = (
 )
 
 
+class _Lock(BaseModel, strict=True):
+    """What is read of a lock, whatever else it holds."""
+
+    photos: list[str]
+    versions: dict[str, str]
+    base_sha256: str
+    recipe: dict[str, Any]
+    threads: int | None = None
+    split: dict[str, list[str]] | None = None
+    weights: dict[str, str] | None = None
+
+
 def replay(run: Path, photos: Path | None, console: Console, reference: Path | None = None) -> dict[str, Any]:
     """Make the run anew below its subject's folder, compare, and delete the copy; the run itself is only read.
 
@@ -44,7 +55,7 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
         IntegrityError: when the lock cannot be read.
     """
     run = run.resolve()
-    lock = read_lock(run)
+    lock, then = read_lock(run), _manifest(run)
     subject = find_subject(run.parent.name, Path.cwd(), photos)
     _same_photos(subject, lock, run.parent / CACHE)
     _same_reference(reference, lock)
@@ -56,7 +67,7 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
         summary = Pipeline(subject, _locked_recipe(run, lock), again, console, reference=reference).run()
     made = Path(summary["run"])
     compared = {words: _equal(run / stage, made / stage, patterns) for words, stage, patterns in COMPARED}
-    then, now = _manifest(run), _manifest(made)
+    now = _manifest(made)
     shutil.rmtree(again)
     return {
         "run": str(run),
@@ -82,13 +93,13 @@ def read_lock(run: Path) -> dict[str, Any]:
     """lock.json of a run that was exported."""
     if not (run / EXPORT / "manifest.json").is_file():
         raise UsageError(f"{run} is no finished run", "give a folder such as runs/alice/latest")
+    hint = "a run without its lock is lost"
+    lock = read_object(run / LOCK_FILE, hint)
     try:
-        lock: dict[str, Any] = json.loads((run / LOCK_FILE).read_text(encoding="utf-8"))
-        lock["photos"], lock["versions"], lock["base_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(
-            f"{run / LOCK_FILE} is not readable: {error!r}", "a run without its lock is lost"
-        ) from None
+        _Lock.model_validate(lock)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+        raise IntegrityError(f"{run / LOCK_FILE} is not readable: {said}", hint) from None
     return lock
 
 
@@ -181,5 +192,8 @@ def _equal(then: Path, now: Path, patterns: tuple[str, ...]) -> bool:
 
 
 def _manifest(run: Path) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads((run / EXPORT / "manifest.json").read_text(encoding="utf-8"))
+    file, hint = run / EXPORT / "manifest.json", "run `trainer export` again"
+    said = read_object(file, hint)
+    if not isinstance(said.get("tensors_sha256"), str) or not isinstance(said.get("of_ceiling", ""), float | None):
+        raise IntegrityError(f"{file} is not readable: it does not say what it should", hint)
     return said

@@ -81,7 +81,7 @@ class Run:
 
     def add_to_lock(self, **facts: Any) -> None:
         """Put what the run decided beside what it was given."""
-        lock = json.loads((self.folder / LOCK_FILE).read_text(encoding="utf-8"))
+        lock = read_object(self.folder / LOCK_FILE, f"delete {self.folder} and run the command again")
         write_json(self.folder / LOCK_FILE, lock | facts)
 
     def finished(self, name: str, fingerprint: str) -> Stage | None:
@@ -156,16 +156,29 @@ def open_run(subject_folder: Path, recipe_name: str, lock: dict[str, Any]) -> Ru
     return Run(folder)
 
 
+def read_object(path: Path, hint: str) -> dict[str, Any]:
+    """The JSON object in a file of a run. Raises IntegrityError, with the hint, for anything else."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not readable: {error}", hint) from None
+    if not isinstance(said, dict):
+        raise IntegrityError(f"{path} is not readable: it holds no JSON object", hint)
+    return said
+
+
 def read_stage(folder: Path) -> Stage | None:
     """The finished stage in `folder`, or None. Raises IntegrityError when one of its files was changed or lost."""
     mark = folder / STAGE_FILE
     if not mark.is_file():
         return None
-    try:
-        said = json.loads(mark.read_text(encoding="utf-8"))
-        files, stage = said["files"], Stage(folder, said["fingerprint"], said["seconds"], said["facts"])
-    except (ValueError, KeyError, TypeError):
-        raise IntegrityError(f"{mark} is not readable", f"delete {folder} and run the command again") from None
+    hint = f"delete {folder} and run the command again"
+    said = read_object(mark, hint)
+    files = said.get("files")
+    kinds = {"fingerprint": str, "seconds": int | float, "facts": dict, "files": dict}
+    if not isinstance(files, dict) or not all(isinstance(said.get(key), kind) for key, kind in kinds.items()):
+        raise IntegrityError(f"{mark} is not readable: it does not say what it should", hint)
+    stage = Stage(folder, said["fingerprint"], said["seconds"], said["facts"])
     for name, expected in files.items():
         path = folder / name
         if not path.is_file() or sha256_of(path) != expected:

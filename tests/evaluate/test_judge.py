@@ -8,7 +8,7 @@ from conftest import framed_of
 from PIL import Image
 
 from trainer.errors import PhotosError
-from trainer.evaluate.judge import everyone, look, look_at_album
+from trainer.evaluate.judge import everyone, likeness, look, look_at_album
 from trainer.evaluate.scorecard import least_alike
 from trainer.faces.align import crop_square, portrait_square
 from trainer.faces.base import Detector, get_detector, get_embedder
@@ -92,3 +92,15 @@ def test_whoever_stands_beside_the_person_is_the_one_least_like_them(demo_files:
 def portrait(file: Path, detector: Detector) -> RGB:
     picture = open_picture(file, 10**8).rgb_u8
     return crop_square(picture, *portrait_square(detector.detect(picture)[0].landmarks), 192)
+
+
+def test_the_judge_tells_the_person_from_noise(demo_files: list[Path], weights: Path) -> None:
+    photos = {path.name: path for path in demo_files[:3]}
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (128, 128, 3), np.uint8)
+    person = np.asarray(Image.open(demo_files[5]).convert("RGB"))
+    eyes = get_detector(weights), get_embedder("onnx", weights)
+    framed = {name: framed_of(path, eyes[0]) for name, path in photos.items()}
+    found = likeness([person, noise], photos, framed, 10**8, *eyes)
+    assert found[0] > 0.3
+    assert found[1] == 0

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from trainer.errors import IntegrityError, UsageError
 from trainer.evaluate.calibrate import bootstrap_interval, bootstrap_means, interval95
 from trainer.records import Floats
+from trainer.run import read_object
 
 ROUNDS = 2000
 COSINES = "cosines.json"
@@ -55,21 +56,82 @@ class Difference:
 def read_scored(run: Path) -> Scored:
     """The evaluation in a run folder. Raises UsageError where there is none."""
     folder = run / "3_evaluate"
-    try:
-        card = json.loads((folder / "scorecard.json").read_text(encoding="utf-8"))
-        said = json.loads((folder / COSINES).read_text(encoding="utf-8"))
-    except FileNotFoundError as missing:
+    files = folder / "scorecard.json", folder / COSINES
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing:
         hint = "run `trainer evaluate` for it, and give the folder that holds 3_evaluate"
-        raise UsageError(f"{run} holds no finished evaluation: {missing.filename} is missing", hint) from None
-    except ValueError as error:
-        raise IntegrityError(f"{folder}: not readable as JSON: {error}", "run again with --fresh") from None
+        raise UsageError(f"{run} holds no finished evaluation: {missing} is missing", hint)
+    card, said = _read(files[0], _Card), _read(files[1], _Cosines)
     identity = card["identity"]
     asked = (tuple(said["prompts"]), said["seeds"], tuple(said["photos"]))
     if identity["of_ceiling"] is None:
         return Scored(str(run), card, None, asked)
     floor, ceiling = identity["floor_strangers"], identity["ceiling"]
-    likeness = (np.asarray(said["cosines"], np.float32) - floor) / (ceiling - floor)
+    try:
+        likeness = (np.asarray(said["cosines"], np.float32) - floor) / (ceiling - floor)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise IntegrityError(f"{files[1]} is not readable: {error}", "run again with --fresh") from None
     return Scored(str(run), card, likeness.astype(np.float32), asked)
+
+
+class _Named(BaseModel):
+    name: str
+
+
+class _Excess(BaseModel):
+    excess: float | None
+
+
+class _Adapter(BaseModel):
+    adapter: float | None
+
+
+class _Cost(BaseModel):
+    fit_s: float | None
+
+
+class _Identity(BaseModel):
+    mean: float | None
+    of_ceiling: float | None
+    floor_strangers: float | None
+    ceiling: float | None
+    ci95: tuple[float | None, float | None]
+
+
+class _Card(BaseModel):
+    """What is read of a scorecard, whatever else it holds."""
+
+    subject: str
+    verdict: str
+    recipe: _Named
+    judge: _Named
+    identity: _Identity
+    copying: _Excess
+    leak: _Excess
+    prompt: _Adapter
+    cost: _Cost
+
+
+class _Cosines(BaseModel):
+    """What is read of cosines.json."""
+
+    prompts: list[str] | str
+    seeds: Any
+    photos: list[str] | str
+    cosines: list[list[list[float]]]
+
+
+def _read(file: Path, kind: type[BaseModel]) -> dict[str, Any]:
+    """The file's object, which has what is asked of it."""
+    hint = "run again with --fresh"
+    said = read_object(file, hint)
+    try:
+        kind.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise IntegrityError(f"{file} is not readable: {where}: {first['msg']}", hint) from None
+    return said
 
 
 def difference(first: Scored, other: Scored) -> Difference:

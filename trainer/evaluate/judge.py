@@ -106,6 +106,20 @@ def overlap(a: Box, b: Box) -> float:
     return shared / (both - shared) if shared else 0.0
 
 
+def likeness(
+    pictures: Sequence[RGB],
+    files: Mapping[str, Path],
+    framed: Mapping[str, Framed],
+    max_pixels: int,
+    detector: Detector,
+    embedder: Embedder,
+) -> list[float]:
+    """Mean cosine (-1 to 1) of each picture to these real photos; a picture without a face has 0."""
+    photos = look_at_album(files, framed, max_pixels, detector, embedder).of(list(files))
+    found: list[float] = look(pictures, detector, embedder).cosines(photos).mean(1).tolist()
+    return found
+
+
 def everyone(pictures: Iterable[RGB], detector: Detector, embedder: Embedder) -> list[Floats]:
     """The (faces, d) float32 unit vectors, (0, 0) without any, of all faces in each RGB picture."""
     found = []

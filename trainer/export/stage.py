@@ -16,12 +16,12 @@ from trainer.bases.base import Base
 from trainer.errors import IntegrityError
 from trainer.export.card import model_card
 from trainer.export.metadata import adapter_metadata
-from trainer.export.parity import check_parity, check_twin, worst
+from trainer.export.parity import Judge, Parity, check_parity, check_twin, worst
 from trainer.layouts.layers import read_layers, to_kohya
 from trainer.records import Checkpoint
 from trainer.run import sha256_of, write_json, write_text
 
-VERSION = 2
+VERSION = 3
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -39,11 +39,13 @@ class Settings:
     licence: str
 
 
-def export(checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settings, folder: Path) -> dict[str, Any]:
+def export(
+    checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settings, judge: Judge, folder: Path
+) -> dict[str, Any]:
     """Write the adapter, its kohya twin, the card and the manifest; returns the stage's facts.
 
     `base` was just read from its files. Raises IntegrityError, naming the layer, when a written file is not taken
-    whole or does not make the scored pictures.
+    whole or does not make the scored pictures or their likeness.
     """
     card = json.loads((evaluated / "scorecard.json").read_text(encoding="utf-8"))
     tensors, _ = read_adapter(checkpoint.adapter)
@@ -52,14 +54,14 @@ def export(checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settin
     metadata = adapter_metadata(card, facts)
     adapter, twin = (folder / f"{settings.file_stem}{suffix}" for suffix in (".safetensors", ".kohya.safetensors"))
     write_adapter(adapter, tensors, stamped(tensors, metadata))
-    levels: dict[str, int | None] = {adapter.name: check_parity(base, adapter, evaluated)}
+    parity = {adapter.name: check_parity(base, adapter, evaluated, judge)}
     renamed, reason = _kohya(adapter, tensors) if settings.kohya else (None, "")
     if renamed:
         write_adapter(twin, renamed, stamped(renamed, metadata))
-        levels[twin.name] = check_twin(base, twin, tensors, evaluated)
+        parity[twin.name] = check_twin(base, twin, tensors, evaluated, judge)
     write_text(folder / "README.md", model_card(card, facts))
-    write_manifest(folder, card, tensors, levels)
-    said = {"step": checkpoint.step, "parity_levels": worst(levels), "bytes": adapter.stat().st_size}
+    write_manifest(folder, card, tensors, parity)
+    said = {"step": checkpoint.step, "parity_levels": worst(parity.values()), "bytes": adapter.stat().st_size}
     return said | ({"no_kohya": reason} if reason else {})
 
 
@@ -92,7 +94,7 @@ def hub_name(base: Base) -> str:
     return base.name if at_hand else base.folder
 
 
-def write_manifest(folder: Path, card: dict[str, Any], tensors: Tensors, levels: dict[str, int | None]) -> None:
+def write_manifest(folder: Path, card: dict[str, Any], tensors: Tensors, parity: dict[str, Parity]) -> None:
     """manifest.json: every file with its hash, and the weights' own hash, which no metadata changes."""
     files = [
         {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
@@ -105,8 +107,9 @@ def write_manifest(folder: Path, card: dict[str, Any], tensors: Tensors, levels:
             "schema": 1,
             "files": files,
             "tensors_sha256": tensors_sha256(tensors),
-            "parity_levels": worst(levels),
-            "parity": levels,
+            "parity_levels": worst(parity.values()),
+            "parity": {name: one.levels for name, one in parity.items()},
+            "likeness_change": {name: one.likeness for name, one in parity.items()},
             "base": card["base"],
             "recipe": card["recipe"],
             "of_ceiling": card["identity"]["of_ceiling"],
