@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from trainer.errors import UsageError
-from trainer.faces.align import ARCFACE_112
+from trainer.faces.align import ARCFACE_112, aligned_to, dlib_chip_template
 from trainer.faces.base import ENGINES, cosine_matrix, get_detector, get_embedder
+from trainer.faces.dlib import MODEL, DlibEmbedder
+from trainer.pictures import open_picture
 from trainer.records import Face
 
 SHIPPED = [engine for engine in ENGINES if engine != "insightface"]  # its packs are the user's own
@@ -27,6 +29,19 @@ def test_an_embedding_is_a_repeatable_unit_vector(engine: str, weights: Path) ->
 @pytest.mark.parametrize("shape", [(1, 1, 3), (64, 64, 3), (40, 400, 3)])
 def test_a_flat_picture_has_no_face(shape: tuple[int, int, int], weights: Path) -> None:
     assert get_detector(weights).detect(np.full(shape, 128, np.uint8)) == []
+
+
+def test_the_dlib_engine_says_what_dlib_says(demo_files: list[Path], weights: Path) -> None:
+    import dlib
+
+    theirs, ours = dlib.face_recognition_model_v1(str(weights / MODEL)), DlibEmbedder(weights)
+    detector, noise = get_detector(weights), np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)
+    chips = [noise, np.zeros_like(noise), np.full_like(noise, 255)]
+    for path in demo_files[:6]:
+        picture = open_picture(path, 10**8).rgb_u8
+        chips.append(aligned_to(picture, detector.detect(picture)[0].landmarks, dlib_chip_template(), 150))
+    for chip in chips:
+        np.testing.assert_allclose(ours.descriptor(chip), theirs.compute_face_descriptor(chip), atol=2e-6)
 
 
 def test_an_unknown_engine_lists_the_known_ones(weights: Path) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+import cv2
 import imagehash
+import numpy as np
 from PIL import Image
 
 from trainer.faces.base import cosine_matrix
 from trainer.records import RGB, Photo
 
+HASHED_SIDE_PX = 128
 PHASH_BITS = 6  # of 64: recompressed, resized or slightly cropped copies differ by no more
 
 
@@ -24,8 +27,12 @@ class Shot(NamedTuple):
 
 
 def perceptual_hash(rgb_u8: RGB) -> str:
-    """64-bit DCT hash, hex."""
-    return str(imagehash.phash(Image.fromarray(rgb_u8)))
+    """64-bit DCT hash, hex; of a picture that is first shrunk by a whole number, which is quicker."""
+    height, width = rgb_u8.shape[:2]
+    factor = max(1, min(height, width) // HASHED_SIDE_PX)
+    small = rgb_u8[: height // factor * factor, : width // factor * factor]
+    small = cv2.resize(small, (width // factor, height // factor), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return str(imagehash.phash(Image.fromarray(small)))
 
 
 def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[str, ...]]:
