@@ -132,6 +132,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 def _on_white(image: Image.Image) -> Image.Image:
     """RGB; transparent parts become white and 16-bit grays are scaled, not clipped."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.mode.startswith("I") or image.mode == "F":
         levels = np.asarray(image, np.float64)
         return Image.fromarray((255 * levels / max(levels.max(), 1.0)).astype(np.uint8)).convert("RGB")
