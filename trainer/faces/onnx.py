@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from trainer.faces.align import aligned_112
+from trainer.faces.align import aligned_112, halved
 from trainer.records import RGB, Face, Floats
 from trainer.weights import WEIGHTS, verified
 
@@ -70,7 +70,9 @@ class OnnxDetector:
         pad = int(PADDING * max(height, width))
         canvas_h, canvas_w = height + 2 * pad, width + 2 * pad
         scale = min(DETECT_WIDTH / canvas_w, DETECT_HEIGHT / canvas_h)
-        small = cv2.resize(rgb_u8, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        halvings = max(0, int(np.log2(1 / scale)))
+        rest = scale * 2**halvings
+        small = cv2.resize(halved(rgb_u8, halvings), None, fx=rest, fy=rest, interpolation=cv2.INTER_AREA)
         canvas = np.full((DETECT_HEIGHT, DETECT_WIDTH, 3), 127, np.uint8)
         x0 = (DETECT_WIDTH - small.shape[1]) // 2
         y0 = (DETECT_HEIGHT - small.shape[0]) // 2

@@ -20,7 +20,7 @@ from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
 from trainer.pictures import UnusablePicture, open_picture
 from trainer.prepare.coverage import coverage, lacks
-from trainer.prepare.duplicates import Shot, near_duplicate_groups, same_shot
+from trainer.prepare.duplicates import Shot, near_duplicate_groups, same_shots
 from trainer.prepare.group import Seen, find_person
 from trainer.prepare.looks import Look, Looks, Sight
 from trainer.prepare.quality import Limits
@@ -113,11 +113,9 @@ def check_photos(
 def refused_tiles(rejected: Sequence[Rejection], seen: Seen, sealed: Sequence[Photo]) -> list[Refused]:
     """The rejected photos for the sheet. One shot with a sealed photo is not shown, nor what cannot be opened."""
     sealed_shots = [Shot(photo.sha256, photo.phash, photo.second) for photo in sealed]
-    shown = {
-        file.name: file.path
-        for file, look in seen
-        if not any(same_shot(Shot(file.sha256, look.phash, look.second), other) for other in sealed_shots)
-    }
+    shots = [Shot(file.sha256, look.phash, look.second) for file, look in seen]
+    hidden = same_shots(shots, sealed_shots).any(1)
+    shown = {file.name: file.path for (file, _), hide in zip(seen, hidden, strict=True) if not hide}
     return [Refused(one.code, shown.get(one.file)) for one in rejected]
 
 
