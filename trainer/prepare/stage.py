@@ -114,8 +114,8 @@ def refused_tiles(rejected: Sequence[Rejection], seen: Seen, sealed: Sequence[Ph
     """The rejected photos for the sheet. One shot with a sealed photo is not shown, nor what cannot be opened."""
     sealed_shots = [Shot(photo.sha256, photo.phash, photo.second) for photo in sealed]
     shots = [Shot(file.sha256, look.phash, look.second) for file, look in seen]
-    hidden = same_shots(shots, sealed_shots).any(1)
-    shown = {file.name: file.path for (file, _), hide in zip(seen, hidden, strict=True) if not hide}
+    hidden = same_shots(shots, sealed_shots)
+    shown = {file.name: file.path for (file, _), row in zip(seen, hidden, strict=True) if not row.any()}
     return [Refused(one.code, shown.get(one.file)) for one in rejected]
 
 
