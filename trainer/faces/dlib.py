@@ -1,7 +1,7 @@
 """dlib's ResNet embedder (128-D, public domain), made by other people on other data than the ONNX one.
 
-The file is dlib's; the arithmetic is onnxruntime's. dlib's own wheel takes 63 ms of a core for a face where this takes
-5, and no other thread may work meanwhile (`scripts/bench/prepare_speed.py --engines`); the two agree to 1e-5.
+The file is dlib's; the arithmetic is onnxruntime's. dlib's own wheel takes 60 ms of a core for a face where this takes
+5, and no other thread may work meanwhile (`scripts/bench/prepare_speed.py` has both); the two agree to 1e-5.
 """
 
 from __future__ import annotations
