@@ -3,10 +3,11 @@
     python scripts/bench/prepare_speed.py --pictures FOLDER [--photos 200]           photos a second
     python scripts/bench/prepare_speed.py --pictures FOLDER --album 100 --album 2000  peak memory, kill and resume
 
-FOLDER holds photos of one person. From them, large JPEGs of 4032 x 3024 px are made in `--work`: each picture enlarged
-to half of the width, its edge repeated beyond it, with noise of its own. The sides take turns, 20 photos at a time, so
-that other work on the machine slows all of them. A plain loop decodes whole, detects and embeds, one photo after
-another; ours also hashes, measures and remembers. Both use the same engines with the same threads.
+FOLDER holds photos of one person. From them, large JPEGs of 4032 x 3024 px (or of another `--width`) are made in
+`--work`: each picture enlarged to half of the width, its edge repeated beyond it, with noise of its own. The sides take
+turns, 20 photos at a time, so that other work on the machine slows all of them. A plain loop decodes whole, detects and
+embeds, one photo after another; ours also hashes, measures and remembers. Both use the same engines with the same
+threads.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from trainer.records import RGB, PhotoFile
 from trainer.run import sha256_of
 from trainer.weights import cache_folder, fetch
 
-SIZE = (4032, 3024)
 BLOCK = 20
 BROKEN = 0.05
 
@@ -64,19 +64,21 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--album", type=int, action="append", default=[], help="number of photos; may be repeated")
+    parser.add_argument("--width", type=int, default=4032, help="of the photos, in pixels")
     parser.add_argument("--work", type=Path, default=Path("build/prepare_speed"))
     args = parser.parse_args()
 
     fetch(cache_folder())
-    made = large_photos(args.pictures, 48 if args.album else args.photos, args.work / "photos")
+    made = large_photos(args.pictures, 48 if args.album else args.photos, args.width, args.work / f"{args.width}")
     for count in args.album:
         killed_and_resumed(made, count, args.work)
     if not args.album:
         side_by_side(made, args.work)
 
 
-def large_photos(pictures: Path, count: int, folder: Path) -> list[Path]:
-    """`count` JPEGs of 12 megapixels; those that lie there already are kept."""
+def large_photos(pictures: Path, count: int, width: int, folder: Path) -> list[Path]:
+    """`count` JPEGs of 4:3, this wide; those that lie there already are kept."""
+    height = width * 3 // 4
     folder.mkdir(parents=True, exist_ok=True)
     sources = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
     made = [folder / f"{index:04d}.jpg" for index in range(count)]
@@ -85,11 +87,11 @@ def large_photos(pictures: Path, count: int, folder: Path) -> list[Path]:
             continue
         rng = np.random.default_rng(index)
         with Image.open(sources[index % len(sources)]) as image:
-            picture = ImageOps.contain(image.convert("RGB"), (SIZE[0] // 2, SIZE[1]), Image.Resampling.BICUBIC)
-        right, below = (SIZE[0] - picture.width) // 2, (SIZE[1] - picture.height) // 2
-        edges = (below, SIZE[1] - picture.height - below, right, SIZE[0] - picture.width - right)
+            picture = ImageOps.contain(image.convert("RGB"), (width // 2, height), Image.Resampling.BICUBIC)
+        right, below = (width - picture.width) // 2, (height - picture.height) // 2
+        edges = (below, height - picture.height - below, right, width - picture.width - right)
         whole = cv2.copyMakeBorder(np.asarray(picture), *edges, cv2.BORDER_REPLICATE)
-        noise = rng.integers(-8, 9, (SIZE[1], SIZE[0], 1), np.int16)
+        noise = rng.integers(-8, 9, (height, width, 1), np.int16)
         part = path.with_suffix(".part")
         Image.fromarray((whole + noise).clip(0, 255).astype(np.uint8)).save(part, "JPEG", quality=92)
         part.replace(path)
