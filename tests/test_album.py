@@ -111,6 +111,16 @@ def test_an_entry_that_lies_about_its_size_is_refused(folder: Path, tmp_path: Pa
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_an_entry_that_starts_before_the_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = zipped(folder / "early.zip", {"a.jpg": JPEG})
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x05\x06") + 16  # where the list of entries starts
+    struct.pack_into("<I", data, at, struct.unpack_from("<I", data, at)[0] + 1000)
+    path.write_bytes(data)
+    assert set(codes(folder, tmp_path / "cache").values()) <= {"truncated", "not-an-archive"}
+    assert codes(folder, tmp_path / "cache")
+
+
 def test_an_encrypted_entry_is_refused(folder: Path, tmp_path: Path) -> None:
     path = zipped(folder / "secret.zip", {"a.jpg": JPEG})
     data = bytearray(path.read_bytes())

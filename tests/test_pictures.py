@@ -3,7 +3,9 @@
 import contextlib
 import io
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,33 @@ def test_a_large_picture_is_shrunk_to_the_working_size(tmp_path: Path) -> None:
     found = opened(tmp_path / "wide.png").rgb_u8
     assert found.shape[1] == WORKING_SIDE_PX
     assert abs(found.shape[0] - 600 * WORKING_SIDE_PX / 3000) <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [((4032, 3024), (2016, 1512)), ((3024, 4032), (1512, 2016)), ((3071, 96), (2048, 64)), ((6200, 800), (1550, 200))],
+)
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
+    size: tuple[int, int], found: tuple[int, int], tmp_path: Path
+) -> None:
+    Image.fromarray(scene(*size)).save(tmp_path / "large.jpg", quality=95)
+    picture = opened(tmp_path / "large.jpg").rgb_u8
+    assert (picture.shape[1], picture.shape[0]) == found
+    assert_close(picture, scene(*found), 3.0)
+
+
+def test_threads_are_quiet_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # now each opening warns, and a warning is an error here
+    Image.fromarray(scene()).save(tmp_path / "picture.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        shapes = list(pool.map(lambda _: opened(tmp_path / "picture.png").rgb_u8.shape, range(400)))
+    assert set(shapes) == {(80, 96, 3)}
+    assert warnings.filters == before
+
+
+def test_a_file_that_is_gone_is_unreadable(tmp_path: Path) -> None:
+    assert code_of(tmp_path / "gone.jpg") == "unreadable"
 
 
 def test_pixels_are_counted_before_decoding(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from trainer.run import sha256_of
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".bmp"})
 CACHE = ".cache"  # below a subject's runs; `trainer forget` deletes it with them
+LOOKS = "looks"  # in there: what `prepare` saw in each photo
 MAX_PHOTOS = 2000
 MAX_FILES = 100_000  # looked at by name; a home folder given by mistake ends here
 MAX_DEPTH = 16

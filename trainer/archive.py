@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import stat
 import struct
@@ -22,6 +24,11 @@ CHUNK = 2**20
 END = struct.Struct("<4s4H2LH")
 END_64 = struct.Struct("<4sQ2H2L4Q")
 LOCATOR_BYTES = 20
+# What zipfile and its unpackers raise on damaged files; an OSError of theirs has no number, or that of a bad offset.
+DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError,
+    ValueError, OverflowError, OSError,
+)  # fmt: skip
 
 
 class BadArchive(Exception):
@@ -77,8 +84,9 @@ class Archive:
                     if left < 0:
                         raise zipfile.BadZipFile("longer than it says")
                     copy.write(data)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        except DAMAGE as error:
             part.unlink(missing_ok=True)
+            _raise_disk_error(error)
             raise BadArchive("truncated", f"cannot be unpacked: {error}", "make the archive again") from None
         part.replace(target)
 
@@ -101,13 +109,20 @@ def check_entry(entry: Entry) -> None:
         raise BadArchive("too-large", f"unpacks to {info.file_size // packed} times its size", "this is no photo")
 
 
+def _raise_disk_error(error: Exception) -> None:
+    """A full disk or a file without rights is not the archive's fault."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
+
+
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
     """An archive whose list of entries is bounded. Raises BadArchive: `not-an-archive` or `archive-too-large`."""
     try:
         _check_directory(path)
         handle = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+    except DAMAGE as error:
+        _raise_disk_error(error)
         raise BadArchive("not-an-archive", f"cannot be read as zip: {error}", "make the archive again") from None
     with handle:
         yield Archive(handle)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -19,6 +23,9 @@ MAX_BYTES = 256 * 2**20
 MIN_SIDE_PX = 64
 JPEG_TABLE_SUM = 3688  # of the luminance table that libjpeg uses at quality 50
 WORKING_SIDE_PX = 2048  # longer sides are shrunk to this: a face fills far fewer pixels of any base
+DRAFT_SIDE_PX = 1536  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its longest side keeps this
+HUGE_PIXELS = 32_000_000  # pictures decoded at more than this are decoded one at a time, for the memory
+_huge = threading.Lock()
 
 
 class UnusablePicture(Exception):
@@ -47,15 +54,19 @@ class Picture:
 def open_picture(path: Path, max_pixels: int) -> Picture:
     """Decode one file; it is never written to.
 
-    Raises UnusablePicture with code `not-a-picture`, `truncated`, `too-large` or `too-small`.
+    May be called in several threads. Raises UnusablePicture with code `unreadable`, `not-a-picture`, `truncated`,
+    `too-large` or `too-small`.
     """
     _register_heif()
-    if path.stat().st_size > MAX_BYTES:
-        raise UnusablePicture("too-large", f"file of {path.stat().st_size / 2**20:.0f} MiB", "export a smaller copy")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UnusablePicture("unreadable", f"cannot be read: {error.strerror}", "see its rights") from None
+    with file, _quiet():
+        if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+            raise UnusablePicture("too-large", f"file of {size / 2**20:.0f} MiB", "export a smaller copy")
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 return _decoded(image, max_pixels)
         except (UnusablePicture, MemoryError):
             raise
@@ -76,10 +87,34 @@ def _decoded(image: Image.Image, max_pixels: int) -> Picture:
     if min(width, height) < MIN_SIDE_PX:
         raise UnusablePicture("too-small", f"{width} x {height} pixels", f"at least {MIN_SIDE_PX} px a side is needed")
     second, jpeg_quality = _capture_second(image), _jpeg_quality(image)
-    image.draft("RGB", (WORKING_SIDE_PX, WORKING_SIDE_PX))
-    upright = ImageOps.exif_transpose(image)
-    upright.thumbnail((WORKING_SIDE_PX, WORKING_SIDE_PX), Image.Resampling.LANCZOS)
-    return Picture(np.asarray(_on_white(_to_srgb(upright))), second, jpeg_quality)
+    keep = min(1.0, DRAFT_SIDE_PX / max(width, height))
+    image.draft("RGB", (max(1, int(width * keep)), max(1, int(height * keep))))
+    with _huge if image.width * image.height > HUGE_PIXELS else nullcontext():
+        image.thumbnail((WORKING_SIDE_PX, WORKING_SIDE_PX), Image.Resampling.LANCZOS)
+    ImageOps.exif_transpose(image, in_place=True)
+    return Picture(np.asarray(_on_white(_to_srgb(image))), second, jpeg_quality)
+
+
+_quiet_lock, _quiet_stack = threading.Lock(), ExitStack()
+_quiet_depth = 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings while any thread decodes: `warnings.catch_warnings` alone would undo another thread's."""
+    global _quiet_depth
+    with _quiet_lock:
+        if _quiet_depth == 0:
+            _quiet_stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _quiet_depth += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0:
+                _quiet_stack.close()
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -97,6 +132,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 def _on_white(image: Image.Image) -> Image.Image:
     """RGB; transparent parts become white and 16-bit grays are scaled, not clipped."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.mode.startswith("I") or image.mode == "F":
         levels = np.asarray(image, np.float64)
         return Image.fromarray((255 * levels / max(levels.max(), 1.0)).astype(np.uint8)).convert("RGB")

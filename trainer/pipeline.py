@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.album import CACHE, Album, read_album
+from trainer.album import CACHE, LOOKS, Album, read_album
 from trainer.console import Console
 from trainer.errors import GateMissed, IntegrityError, PhotosError, UsageError
 from trainer.recipe import Layered, Recipe, load_recipe
@@ -150,6 +150,7 @@ class Pipeline:
         if self.fresh:
             for name in STAGES:  # finished stages stay until their successors are whole
                 shutil.rmtree(run.folder / f".{name}.part", ignore_errors=True)
+            shutil.rmtree(folder / CACHE / LOOKS, ignore_errors=True)
         run.event("opened", run=run.folder.name)
         return run
 
@@ -211,7 +212,7 @@ class Pipeline:
         def work(part: Path) -> dict[str, Any]:
             weights = cache_folder()
             eyes = stage.Eyes(get_detector(weights), self._embedder(self.recipe.faces.gate), AttributeReader(weights))
-            return stage.prepare(album, settings, eyes, part, self.console)
+            return stage.prepare(album, settings, eyes, part, run.folder.parent / CACHE, self.console)
 
         return self._stage(run, PREPARE, inputs, work)
 

@@ -15,7 +15,13 @@ ENGINES = ("onnx", "dlib", "insightface")
 
 
 class Detector(Protocol):
-    """Finds faces."""
+    """Finds faces.
+
+    Attributes:
+        sha256: of the model files, one after the other.
+    """
+
+    sha256: str
 
     def detect(self, rgb_u8: RGB) -> list[Face]:
         """Faces in a (height, width, 3) uint8 RGB picture, most confident first; empty when there is none."""

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from trainer.faces.align import aligned_112
+from trainer.faces.align import aligned_112, halved
 from trainer.records import RGB, Face, Floats
 from trainer.weights import WEIGHTS, verified
 
@@ -22,12 +22,14 @@ NMS_IOU = 0.3
 EYE_A, EYE_B, NOSE, MOUTH_A, MOUTH_B = slice(36, 42), slice(42, 48), 30, 48, 54
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """A quiet CPU session on one thread."""
+def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:
+    """A quiet CPU session on one thread, of a file or of a model in memory."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+    )
 
 
 class OnnxDetector:
@@ -37,6 +39,7 @@ class OnnxDetector:
         self._boxes = open_session(verified("fr_detect.onnx", weights))
         self._landmarks = open_session(verified("fr_landmark.onnx", weights))
         self._min_score = min_score
+        self.sha256 = WEIGHTS["fr_detect.onnx"].sha256 + WEIGHTS["fr_landmark.onnx"].sha256
 
     def detect(self, rgb_u8: RGB) -> list[Face]:
         """Faces, most confident first. Boxes and landmarks are in pixels of `rgb_u8`."""
@@ -67,7 +70,9 @@ class OnnxDetector:
         pad = int(PADDING * max(height, width))
         canvas_h, canvas_w = height + 2 * pad, width + 2 * pad
         scale = min(DETECT_WIDTH / canvas_w, DETECT_HEIGHT / canvas_h)
-        small = cv2.resize(rgb_u8, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        halvings = max(0, int(np.log2(1 / scale)))
+        rest = scale * 2**halvings
+        small = cv2.resize(halved(rgb_u8, halvings), None, fx=rest, fy=rest, interpolation=cv2.INTER_AREA)
         canvas = np.full((DETECT_HEIGHT, DETECT_WIDTH, 3), 127, np.uint8)
         x0 = (DETECT_WIDTH - small.shape[1]) // 2
         y0 = (DETECT_HEIGHT - small.shape[0]) // 2

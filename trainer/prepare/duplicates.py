@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 import imagehash
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from trainer.faces.align import halved
 from trainer.faces.base import cosine_matrix
 from trainer.records import RGB, Photo
 
+HASHED_SIDE_PX = 128
 PHASH_BITS = 6  # of 64: recompressed, resized or slightly cropped copies differ by no more
 
 
@@ -24,8 +27,9 @@ class Shot(NamedTuple):
 
 
 def perceptual_hash(rgb_u8: RGB) -> str:
-    """64-bit DCT hash, hex."""
-    return str(imagehash.phash(Image.fromarray(rgb_u8)))
+    """64-bit DCT hash, hex; of a picture that is first halved while it stays larger than the hash needs."""
+    halvings = max(0, (min(rgb_u8.shape[:2]) // HASHED_SIDE_PX).bit_length() - 1)
+    return str(imagehash.phash(Image.fromarray(halved(rgb_u8, halvings))))
 
 
 def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[str, ...]]:
@@ -34,8 +38,9 @@ def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[s
     Two photos belong together when their bytes, their perceptual hash (within 6 bits) or their capture second are the
     same, or when the gate finds them closer than `burst`.
     """
-    alike = cosine_matrix([p.embedding for p in photos], [p.embedding for p in photos])
+    together = cosine_matrix([p.embedding for p in photos], [p.embedding for p in photos]) >= burst
     shots = [Shot(photo.sha256, photo.phash, photo.second) for photo in photos]
+    together |= same_shots(shots, shots)
     root = list(range(len(photos)))
 
     def find(index: int) -> int:
@@ -43,17 +48,29 @@ def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[s
             index = root[index]
         return index
 
-    for i, j in combinations(range(len(photos)), 2):
-        if alike[i, j] >= burst or same_shot(shots[i], shots[j]):
-            root[find(j)] = find(i)
+    for i, j in np.argwhere(np.triu(together, 1)).tolist():
+        root[find(j)] = find(i)
     groups: dict[int, list[str]] = {}
     for index, photo in enumerate(photos):
         groups.setdefault(find(index), []).append(photo.name)
     return sorted(tuple(sorted(names)) for names in groups.values())
 
 
-def same_shot(a: Shot, b: Shot) -> bool:
-    """Whether bytes, capture second or perceptual hash say so."""
-    if a.sha256 == b.sha256 or (a.second is not None and a.second == b.second):
-        return True
-    return imagehash.hex_to_hash(a.phash) - imagehash.hex_to_hash(b.phash) <= PHASH_BITS
+def same_shots(a: Sequence[Shot], b: Sequence[Shot]) -> npt.NDArray[np.bool_]:
+    """(len(a), len(b)): whether bytes, capture second or perceptual hash say so."""
+    bits = _hashes(a)[:, None] ^ _hashes(b)[None, :]
+    seconds, sha256 = _seconds(a)[:, None] == _seconds(b), _bytes(a)[:, None] == _bytes(b)
+    same: npt.NDArray[np.bool_] = (np.bitwise_count(bits) <= PHASH_BITS) | seconds | sha256
+    return same
+
+
+def _hashes(shots: Sequence[Shot]) -> npt.NDArray[np.uint64]:
+    return np.array([int(shot.phash, 16) for shot in shots], np.uint64)
+
+
+def _seconds(shots: Sequence[Shot]) -> npt.NDArray[np.float64]:
+    return np.array([np.nan if shot.second is None else shot.second for shot in shots], np.float64)
+
+
+def _bytes(shots: Sequence[Shot]) -> npt.NDArray[np.str_]:
+    return np.array([shot.sha256 for shot in shots], np.str_)

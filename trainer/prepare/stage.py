@@ -20,9 +20,9 @@ from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
 from trainer.pictures import UnusablePicture, open_picture
 from trainer.prepare.coverage import coverage, lacks
-from trainer.prepare.duplicates import Shot, near_duplicate_groups, same_shot
+from trainer.prepare.duplicates import Shot, near_duplicate_groups, same_shots
 from trainer.prepare.group import Seen, find_person
-from trainer.prepare.looks import Look, Sight, look
+from trainer.prepare.looks import Look, Looks, Sight
 from trainer.prepare.quality import Limits
 from trainer.prepare.reference import reference_vector
 from trainer.prepare.seal import deal
@@ -30,7 +30,7 @@ from trainer.prepare.sheet import Refused, write_sheet
 from trainer.records import Framed, Photo, PhotoFile, Rejection, Split
 from trainer.run import write_json, write_text
 
-VERSION = 4  # part of the fingerprint: raise it when the stage's output changes
+VERSION = 5  # part of the fingerprint: raise it when the stage's output changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,18 @@ class Eyes:
     attributes: AttributeReader
 
 
-def prepare(album: Album, settings: Settings, eyes: Eyes, folder: Path, console: Console) -> dict[str, Any]:
+def prepare(
+    album: Album, settings: Settings, eyes: Eyes, folder: Path, cache: Path, console: Console
+) -> dict[str, Any]:
     """Write the imagefolder, photos.jsonl, split.json, rejected.jsonl and sheet.png; returns the stage's facts.
+
+    What each photo shows is remembered below `cache`: see `trainer.prepare.looks`.
 
     Raises PhotosError, with every reason, when fewer than `min_photos` are usable.
     """
     sight = Sight(eyes.detector, eyes.gate, settings.max_pixels)
     anchor = None if settings.reference is None else reference_vector(settings.reference, sight, settings.limits)
-    seen, rejected = check_photos(album.photos, sight, console)
+    seen, rejected = check_photos(album.photos, Looks(sight, cache), console)
     found = find_person(seen, settings.limits, settings.same_person, anchor)
     photos = found.photos
     rejected = sorted([*album.refused, *rejected, *found.rejected], key=lambda rejection: rejection.file)
@@ -94,26 +98,24 @@ def prepare(album: Album, settings: Settings, eyes: Eyes, folder: Path, console:
 
 
 def check_photos(
-    files: Sequence[PhotoFile], sight: Sight, console: Console
+    files: Sequence[PhotoFile], looks: Looks, console: Console
 ) -> tuple[list[tuple[PhotoFile, Look]], list[Rejection]]:
     """What each photo shows, and why the others cannot be opened."""
     seen, rejected = [], []
-    for file in console.track(files, "checking photos", len(files)):
-        try:
-            seen.append((file, look(file.path, sight)))
-        except UnusablePicture as problem:
-            rejected.append(Rejection(file.name, problem.code, problem.reason, problem.hint))
+    for file, found in console.track(looks.through(files), "checking photos", len(files)):
+        if isinstance(found, UnusablePicture):
+            rejected.append(Rejection(file.name, found.code, found.reason, found.hint))
+        else:
+            seen.append((file, found))
     return seen, rejected
 
 
 def refused_tiles(rejected: Sequence[Rejection], seen: Seen, sealed: Sequence[Photo]) -> list[Refused]:
     """The rejected photos for the sheet. One shot with a sealed photo is not shown, nor what cannot be opened."""
     sealed_shots = [Shot(photo.sha256, photo.phash, photo.second) for photo in sealed]
-    shown = {
-        file.name: file.path
-        for file, look in seen
-        if not any(same_shot(Shot(file.sha256, look.phash, look.second), other) for other in sealed_shots)
-    }
+    shots = [Shot(file.sha256, look.phash, look.second) for file, look in seen]
+    hidden = same_shots(shots, sealed_shots)
+    shown = {file.name: file.path for (file, _), row in zip(seen, hidden, strict=True) if not row.any()}
     return [Refused(one.code, shown.get(one.file)) for one in rejected]
 
 
