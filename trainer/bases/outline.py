@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import diffusers
-import torch
-from huggingface_hub import try_to_load_from_cache
-from torch._subclasses.fake_tensor import FakeTensorMode
-
-from trainer.bases.base import Tensor, family_of
 from trainer.bases.conditioning import Conditioning
-from trainer.bases.files import SINGLE, UNREADABLE
-from trainer.bases.schedule import FLOW, Schedule
-from trainer.bases.stock import AT_ONCE_PX, PATCH, Family, answer_of, held_dtype
-from trainer.errors import MissingPartError, UsageError
 
 LEVELS = 1000
 

@@ -12,6 +12,7 @@ from trainer.bases.conditioning import Conditioning
 from trainer.bases.flux import packed, unpacked
 from trainer.bases.sd3 import ATTENTION
 from trainer.bases.stock import Family, Outline, channels
+from trainer.bases.tokens import qwen_image_tokens
 
 FEED_FORWARD = ["img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"]
 TARGETS = {"attention": ATTENTION, "attention+conv": ATTENTION + FEED_FORWARD}
@@ -47,7 +48,8 @@ def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Cond
         hidden_states=packed(noisy),
         timestep=times / LEVELS,
         encoder_hidden_states=text.text[:, :longest],
-        encoder_hidden_states_mask=torch.arange(longest, device=noisy.device)[None] < text.lengths.to(noisy.device)[:, None],
+        encoder_hidden_states_mask=torch.arange(longest, device=noisy.device)[None]
+        < text.lengths.to(noisy.device)[:, None],
         img_shapes=[[(1, height // 2, width // 2)]] * len(noisy),
     ).sample
     return unpacked(answer, height, width)
@@ -74,4 +76,5 @@ QWEN_IMAGE = Family(
     outline=OUTLINE,
     encode_pixels=encode_pixels,
     guide=guide,
+    tokens=qwen_image_tokens,
 )
