@@ -27,7 +27,7 @@ def test_one_side_is_enough_and_every_wanted_word_exists() -> None:
 def photo(yaw: float, pitch: float, second: int | None) -> Photo:
     face = Face((0, 0, 1, 1), np.zeros((5, 2), np.float32), 1.0)
     measured = {"yaw_deg": yaw, "pitch_deg": pitch}
-    return Photo("a", Path("a"), "", "", second, face, np.zeros(1, np.float32), measured)
+    return Photo("a", Path("a"), "", "", second, face, np.zeros(1, np.float32), (0, 0, 1), measured)
 
 
 @pytest.mark.parametrize(
