@@ -63,9 +63,10 @@ def test_what_is_prepared_is_an_imagefolder_of_the_fit_photos(trained: dict[str,
 
     prepared = trained["home"] / trained["result"]["run"] / "1_prepare"
     facts = trained["result"]["stages"]["1_prepare"]
-    assert len(list((prepared / "images").iterdir())) == facts["fit"]
-    rows = load_dataset("imagefolder", data_dir=str(prepared / "images"), cache_dir=str(tmp_path), split="train")
+    assert len(list((prepared / "images").glob("*.png"))) == facts["fit"]
+    rows = load_dataset("imagefolder", data_dir=str(prepared), cache_dir=str(tmp_path), split="train")
     assert len(rows) == facts["fit"]
+    assert facts["captions"] == {"by": {"attributes": facts["fit"]}, "warned": {}}
     captions = [json.loads(line) for line in (prepared / "metadata.jsonl").read_text().splitlines()]
     assert all(row["text"].startswith("photo of ohwx person") for row in captions)
     assert all(len(row["face_box"]) == 4 and 0 <= min(row["face_box"]) < max(row["face_box"]) <= 1 for row in captions)

@@ -11,6 +11,7 @@ from conftest import Command, hashes
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
 from trainer.replay import check_same, environment_changes, lock_differences, locked_threads, read_lock
+from trainer.run import sha256_of
 
 
 @pytest.fixture
@@ -103,6 +104,18 @@ def test_a_reference_photo_that_is_not_the_run_s_is_refused(
     gone = cli(*arguments, "--reference", "gone.jpg")
     assert gone.returncode == 2
     assert "gone.jpg: no such file" in gone.stderr
+
+
+def test_captions_that_are_not_those_of_the_lock_are_refused(replay: Command, run: Path, copied: Path) -> None:
+    lock = json.loads((run / "lock.json").read_text())
+    first = min((copied / "subjects/zelda/photos").iterdir()).with_suffix(".txt")
+    first.write_text("on a beach")
+    lock["captions"] = [sha256_of(first)]
+    (run / "lock.json").write_text(json.dumps(lock))
+    first.write_text("in a park")
+    done = replay()
+    assert done.returncode == 3
+    assert "the .txt files are not those of the lock" in json.loads(done.stdout)["error"]["message"]
 
 
 def test_what_is_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:

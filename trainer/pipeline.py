@@ -56,6 +56,7 @@ class Pipeline:
     reference_sha256: str | None = None
     reused: list[str] = field(default_factory=list)
     photo_hashes: dict[str, str] = field(default_factory=dict)
+    caption_hashes: dict[str, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -76,13 +77,15 @@ class Pipeline:
             self._check_adapter(self.adapter)
             works = {PREPARE: self._prepare, EVALUATE: self._evaluate}
         with saying_disk_full(folder):  # before the folder is made: a place without photos leaves nothing behind
-            album = read_album(self.subject.photos, folder / CACHE)
+            captions = self.adapter is None and self.recipe.prepare.captioner == "sidecar"
+            album = read_album(self.subject.photos, folder / CACHE, captions)
         with saying_disk_full(folder), exclusive(folder):
             started = time.monotonic()
             if self.subject.consent() is None:
                 self.console.say("no consent.toml beside the photos: train only a person who has agreed to it")
             self._bring_weights()
             self.photo_hashes = {photo.name: photo.sha256 for photo in album.photos}
+            self.caption_hashes = {photo: text.sha256 for photo, text in album.captions.items()}
             run = self._open(folder)
             stages: dict[str, Stage] = {}  # by name, in order
             for name, work in works.items():
@@ -106,6 +109,14 @@ class Pipeline:
     def adapter_sha256(self) -> str | None:
         """Hash of the adapter made elsewhere."""
         return None if self.adapter is None else sha256_of(self.adapter)
+
+    @cached_property
+    def captioner_sha256(self) -> str | None:
+        """Hash of a captioner's folder; the recipe itself pins one of the hub."""
+        from trainer.bases.files import folder_sha256
+
+        folder = self.recipe.prepare.captioner_path
+        return folder_sha256(Path(folder)) if folder is not None and Path(folder).is_dir() else None
 
     @cached_property
     def base(self) -> BaseFacts:
@@ -140,6 +151,10 @@ class Pipeline:
             "versions": {name: importlib.metadata.version(name) for name in ("likeness-trainer", *PACKAGES)},
             "consent": self.subject.consent(),
         }
+        if self.caption_hashes:
+            lock["captions"] = sorted(self.caption_hashes.values())
+        if self.captioner_sha256 is not None:
+            lock["captioner_sha256"] = self.captioner_sha256
         if self.adapter is not None:
             lock["adapter_sha256"] = self.adapter_sha256
         if self.reference is not None:
@@ -199,11 +214,15 @@ class Pipeline:
             "size_px": self.base.size_px,
             "seal_all": self.adapter is not None,
             "reference": self.reference_sha256,
+            "captions": self.caption_hashes,
+            "captioner": self.captioner_sha256,
+            "subject": self.subject.name,
         }
         settings = stage.Settings(
             limits=Limits(**{name: getattr(p, name) for name in Limits.__slots__}),
             size_px=self.base.size_px,
             reference=self.reference,
+            subject=self.subject.name,
             **{name: getattr(p, name) for name in stage.Settings.__slots__ if hasattr(p, name)},
         )
         if self.adapter is not None:

@@ -203,10 +203,22 @@ def _cross_checks(recipe: Recipe, path: Path) -> list[str]:
         problems.append(
             f"{path}: prepare.select_share + prepare.report_share: at most 0.6, something must be left to fit"
         )
-    problems += [f"{path}: {problem}" for problem in _fit_checks(recipe)]
+    problems += [f"{path}: {problem}" for problem in (*_caption_checks(recipe), *_fit_checks(recipe))]
     if recipe.base.name != "portrait-tiny" and not recipe.base.path:
         problems.append(f"{path}: base.path: needed for {recipe.base.name} (a folder or hub name)")
     return problems
+
+
+def _caption_checks(recipe: Recipe) -> Iterator[str]:
+    """What a captioner needs and what it does not take."""
+    p = recipe.prepare
+    offline = p.captioner in ("attributes", "sidecar")
+    if not offline and p.captioner_path is None:
+        yield f"prepare.captioner_path: needed for {p.captioner} (a folder or hub name)"
+    if offline and p.captioner_path is not None:
+        yield f"prepare.captioner_path: not for {p.captioner}; set prepare.captioner to blip, florence2 or qwen-vl"
+    if p.captioner_path is not None and not Path(p.captioner_path).is_dir() and p.captioner_revision is None:
+        yield f"prepare.captioner_revision: {p.captioner_path} is no folder; a hub name needs the commit to pin"
 
 
 def _fit_checks(recipe: Recipe) -> Iterator[str]:

@@ -164,13 +164,16 @@ def _locked_recipe(run: Path, lock: dict[str, Any]) -> Layered:
 
 
 def _same_photos(subject: Subject, lock: dict[str, Any], cache: Path) -> None:
-    now = sorted(photo.sha256 for photo in read_album(subject.photos, cache).photos)
+    album = read_album(subject.photos, cache, captions="captions" in lock)
+    now = sorted(photo.sha256 for photo in album.photos)
     if now != lock["photos"]:
         gone, new = len(set(lock["photos"]) - set(now)), len(set(now) - set(lock["photos"]))
         raise PhotosError(
             f"{subject.photos}: not the photos of the lock: {gone} are missing or changed, {new} are new",
             "put the photos back as they were, or pass --photos FOLDER",
         )
+    if sorted(text.sha256 for text in album.captions.values()) != lock.get("captions", []):
+        raise PhotosError(f"{subject.photos}: the .txt files are not those of the lock", "put them back as they were")
 
 
 def _same_reference(reference: Path | None, lock: dict[str, Any]) -> None:

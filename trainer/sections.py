@@ -118,6 +118,17 @@ class PrepareSection(Section):
     """Fewer usable photos than this end with exit 3. Under 8 none is sealed, and the verdict is `unmeasurable`."""
     max_pixels: Annotated[int, Field(ge=1_000_000)] = 120_000_000
     """Largest accepted picture, in pixels, checked before decoding: `too-large`."""
+    captioner: Literal["attributes", "sidecar", "blip", "florence2", "qwen-vl"] = "attributes"
+    """Who describes the samples: measured words; your photo.txt beside photo.jpg; a model in `captioner_path`."""
+    captioner_path: str | None = None
+    """Folder of the captioner's transformers files, or its hub name (then with `captioner_revision`)."""
+    captioner_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """Hub commit of the captioner, 40 hexadecimal digits."""
+    identity_words: Literal["refuse", "cut", "warn"] = "refuse"
+    """Words in your .txt files that say who it is (hair colour, age, the name): end with exit 3, leave out, or warn.
+
+    A model's answers always go without them.
+    """
 
 
 class FitSection(Section):

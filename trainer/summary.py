@@ -26,6 +26,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         rows.append(("they show", ", ".join(f"{word} {count}" for word, count in prepared["shows"].items())))
     if prepared["lacks"]:
         rows.append(("none shows", f"{', '.join(prepared['lacks'])}: add such photos"))
+    rows += _captions(prepared["captions"])
     if "2_fit" in stages:
         rows.append(("fit", f"{stages['2_fit']['steps']} steps in {stages['2_fit']['fit_s']:.0f} s"))
     if "scorecard" in summary:
@@ -121,6 +122,15 @@ def _photos(facts: dict[str, Any]) -> str:
     rejected = ", ".join(f"{count} {code}" for code, count in facts["rejected"].items())
     dealt = f"{facts['fit']} to fit on, {facts['select']} to select by, {facts['report']} sealed for the score"
     return f"{facts['photos']}: {dealt}" + (f"; rejected: {rejected}" if rejected else "")
+
+
+def _captions(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Who wrote them, where that was not the measured words alone, and what to look at."""
+    by = facts.get("by", {})
+    said = ", ".join(f"{count} by {who}" for who, count in by.items()) if set(by) - {"attributes"} else ""
+    doubts = {"identity": "say who it is", "same_text": "say the same"}
+    warned = [f"{count} {doubts[what]}" for what, count in facts.get("warned", {}).items()]
+    return [("captions", "; ".join(part for part in (said, *warned) if part))] if said or warned else []
 
 
 def _score(card: dict[str, Any]) -> list[tuple[str, str]]:

@@ -65,6 +65,10 @@ class Base(Protocol):
         """What each text says to the denoiser; the empty one as guidance has it when the base makes pictures."""
         ...
 
+    def count_tokens(self, text: str) -> tuple[int, int]:
+        """How many tokens the text has, marks included, and how many the encoder that reads furthest takes in."""
+        ...
+
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
         """The denoiser's output, float32, of the shape of `noisy`; (n,) `timesteps` are levels of `schedule`."""
         ...

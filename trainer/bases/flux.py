@@ -11,6 +11,7 @@ from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.sd3 import ATTENTION, FEED_FORWARD
 from trainer.bases.stock import Family, Outline
+from trainer.bases.tokens import flux_tokens
 
 # The single blocks have their feed-forward half in `proj_mlp`; their `proj_out` shares its name with the last layer.
 TARGETS = {"attention": ATTENTION, "attention+conv": [*ATTENTION, *FEED_FORWARD, "proj_mlp"]}
@@ -79,4 +80,5 @@ FLUX1 = Family(
     predict=predict,
     targets=TARGETS,
     outline=OUTLINE,
+    tokens=flux_tokens,
 )

@@ -11,6 +11,7 @@ from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.sd3 import ATTENTION
 from trainer.bases.stock import Family, Outline
+from trainer.bases.tokens import chat_tokens
 
 # A single block has one layer for queries, keys, values and its feed-forward half.
 SINGLE = "attn.to_qkv_mlp_proj"
@@ -79,4 +80,5 @@ FLUX2_KLEIN = Family(
     targets=TARGETS,
     outline=OUTLINE,
     encode_pixels=encode_pixels,
+    tokens=chat_tokens,
 )

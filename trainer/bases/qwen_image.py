@@ -12,6 +12,7 @@ from trainer.bases.conditioning import Conditioning
 from trainer.bases.flux import packed, unpacked
 from trainer.bases.sd3 import ATTENTION
 from trainer.bases.stock import Family, Outline, channels
+from trainer.bases.tokens import qwen_image_tokens
 
 FEED_FORWARD = ["img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"]
 TARGETS = {"attention": ATTENTION, "attention+conv": ATTENTION + FEED_FORWARD}
@@ -75,4 +76,5 @@ QWEN_IMAGE = Family(
     outline=OUTLINE,
     encode_pixels=encode_pixels,
     guide=guide,
+    tokens=qwen_image_tokens,
 )

@@ -10,6 +10,7 @@ from diffusers import StableDiffusion3Pipeline
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.stock import Family, Outline
+from trainer.bases.tokens import sd3_tokens
 
 ATTENTION = [
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
@@ -66,4 +67,5 @@ SD3 = Family(
     predict=predict,
     targets=TARGETS,
     outline=OUTLINE,
+    tokens=sd3_tokens,
 )

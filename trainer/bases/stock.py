@@ -17,6 +17,7 @@ from trainer.bases.conditioning import Conditioning, joined_texts
 from trainer.bases.files import Source, load_pipeline
 from trainer.bases.loading import fold, load_adapter, unfold
 from trainer.bases.schedule import schedule_of
+from trainer.bases.tokens import clip_tokens
 from trainer.errors import UsageError
 from trainer.records import RGB
 
@@ -88,6 +89,7 @@ class Family:
         native_px: side of the pictures it was made for, where its files do not say.
         single_file: whether the class reads checkpoint files in their makers' layout.
         outline: what is published of the model, so that a plan needs no file of it.
+        tokens: (pipeline, text) to how many tokens the text has and how many are read.
     """
 
     pipeline: Any
@@ -104,6 +106,7 @@ class Family:
     guide: Callable[[float, int], dict[str, Any]] = guided
     native_px: int | None = None
     single_file: bool = False
+    tokens: Callable[[Any, str], tuple[int, int]] = clip_tokens
 
 
 def held_dtype(family: Family, precision: str) -> torch.dtype:
@@ -170,6 +173,10 @@ class StockBase:
         """One row a text, in the number format of the text encoders."""
         rows = [self._family.encode_text(self._pipeline, text, self._device) for text in texts]
         return joined_texts(rows).to(torch.device("cpu"))
+
+    def count_tokens(self, text: str) -> tuple[int, int]:
+        """Tokens of the text, and how many of them are read."""
+        return self._family.tokens(self._pipeline, text)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
         """The denoiser's output, float32, of the shape of `noisy`."""

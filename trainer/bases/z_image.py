@@ -10,6 +10,7 @@ from diffusers import ZImagePipeline
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.stock import Family, Outline
+from trainer.bases.tokens import chat_tokens
 
 ATTENTION = ["attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0"]
 FEED_FORWARD = ["feed_forward.w1", "feed_forward.w2", "feed_forward.w3"]
@@ -52,4 +53,5 @@ Z_IMAGE = Family(
     targets=TARGETS,
     outline=OUTLINE,
     native_px=1024,
+    tokens=chat_tokens,
 )

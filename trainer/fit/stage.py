@@ -21,6 +21,7 @@ from trainer.fit.loop import Loop
 from trainer.fit.lora import Shape, add_lora, lora_start
 from trainer.fit.optimizer import build_optimizer
 from trainer.fit.prior import BATCH, Prior, build_prior
+from trainer.fit.reading import check_reading
 from trainer.fit.settings import Settings
 from trainer.fit.warm_start import warm_start
 
@@ -35,6 +36,7 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
     """
     accelerator = Accelerator()
     found = read_samples(samples)
+    reading = check_reading(found, base, settings.trigger, settings.mirror, console)
     rng = np.random.default_rng((settings.seed, 5))
     wordings = [wordings_of(sample.caption, settings.wordings, settings.word_dropout, rng) for sample in found]
     with console.progress("encoding samples", len(found)) as tick:
@@ -59,6 +61,7 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
         "parameters": sum(parameter.numel() for parameter in trained.weights.values()),
         "fit_s": round(seconds, 2),
         "peak_bytes": peak_bytes(),
+        **reading,
     }
 
 

@@ -19,6 +19,7 @@ from trainer.faces.align import crop_square
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
 from trainer.pictures import UnusablePicture, open_picture
+from trainer.prepare.captions import Captioning, Captions, get_captioner
 from trainer.prepare.coverage import coverage, lacks
 from trainer.prepare.duplicates import Shot, near_duplicate_groups, same_shots
 from trainer.prepare.group import Seen, find_person
@@ -47,8 +48,17 @@ class Settings:
     report_share: float
     min_photos: int
     max_pixels: int
+    captioner: str = "attributes"
+    captioner_path: str | None = None
+    captioner_revision: str | None = None
+    identity_words: str = "refuse"
+    subject: str = ""  # the name, which captions should not have
     seal_all: bool = False  # nothing will be fitted: every usable photo is for the score
     reference: Path | None = None  # a photo of the person, to tell whose album it is
+
+    def captioning(self) -> Captioning:
+        """What of this concerns the captions."""
+        return Captioning(**{name: getattr(self, name) for name in Captioning.__slots__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +96,18 @@ def prepare(
         )
     groups = near_duplicate_groups(photos, settings.burst)
     shown: list[list[str]] = []
+    captioned: dict[str, Any] = {}
     if settings.seal_all:
         split = Split((), (), tuple(sorted(photo.name for photo in photos)), tuple(sorted(groups)))
     else:
         split = deal(groups, {p.name: p.sha256 for p in photos}, settings.select_share, settings.report_share)
-        shown = write_samples([p for p in photos if p.name in split.fit], settings, eyes, folder, console)
+        captions = captions_of(split.fit, album, settings.captioning())
+        shown = write_samples([p for p in photos if p.name in split.fit], settings, eyes, captions, folder, console)
+        captioned = captions.finish(console)
         sealed = [p for p in photos if p.name not in split.fit]
         write_sheet(folder, refused_tiles(rejected, seen, sealed), settings.max_pixels)
     write_json(folder / "split.json", asdict(split))
-    return facts(total, photos, rejected, split, shown) | {"doubts": found.doubts}
+    return facts(total, photos, rejected, split, shown) | {"doubts": found.doubts, "captions": captioned}
 
 
 def check_photos(
@@ -119,10 +132,16 @@ def refused_tiles(rejected: Sequence[Rejection], seen: Seen, sealed: Sequence[Ph
     return [Refused(one.code, shown.get(one.file)) for one in rejected]
 
 
+def captions_of(fitted: Sequence[str], album: Album, how: Captioning) -> Captions:
+    """The captioner at work; of the .txt files it is given those of the photos to fit on alone."""
+    texts = {name: album.captions[name].path for name in fitted if name in album.captions}
+    return Captions(get_captioner(how, texts), how)
+
+
 def write_samples(
-    photos: Sequence[Photo], settings: Settings, eyes: Eyes, folder: Path, console: Console
+    photos: Sequence[Photo], settings: Settings, eyes: Eyes, captions: Captions, folder: Path, console: Console
 ) -> list[list[str]]:
-    """images/NNNN.png and metadata.jsonl in the Hugging Face imagefolder layout.
+    """images/NNNN.png with a .txt beside it, and metadata.jsonl in the Hugging Face imagefolder layout.
 
     Returns the attribute words of each photo.
     """
@@ -136,10 +155,12 @@ def write_samples(
         box = faces[0].box if faces else (0.2 * settings.size_px,) * 2 + (0.8 * settings.size_px,) * 2
         name = f"images/{index:04d}.png"
         Image.fromarray(crop).save(folder / name)
+        text = captions.of(photo.name, crop, words)
+        (folder / name).with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
         lines.append(
             {
                 "file_name": name,
-                "text": ", ".join([f"photo of {settings.trigger} {settings.class_word}", *words]),
+                "text": text,
                 "face_box": [round(float(np.clip(v / settings.size_px, 0, 1)), 4) for v in box],
             }
         )
@@ -166,7 +187,7 @@ def facts(
         "report": len(split.report),
         "shots": len(split.groups),
         "shows": covered,
-        "lacks": lacks(covered) if shown else [],
+        "lacks": lacks(covered, [photo for photo in photos if photo.name in split.fit]) if shown else [],
     }
 
 
