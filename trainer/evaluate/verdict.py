@@ -10,7 +10,7 @@ ENOUGH_PHOTOS = 15
 RISING = 1.1  # times the likeness of the checkpoint before
 WEAK_PROMPT = 0.75  # share of the mean likeness under which a prompt is worth a word
 SHOWABLE = ("pose", "expression", "light")  # groups of prompts whose words photos can show
-# The ten adapters of the benchmark stay clear of the next three: 0.69, 0.81 and -0.55 are the nearest.
+# The ten adapters of the benchmark stay clear of the next three: 0.69, 0.81 and -0.54 are the nearest.
 ALIKE = 0.5  # share of the base's diversity under which pictures of one prompt are all alike
 DEAF = 0.7  # share of the base's prompt score under which an adapter does not listen
 COARSE = -1.0  # octaves of detail below the base's from which the faces are blurred, sharpened or not
