@@ -41,7 +41,7 @@ def _planned(name: str, memory: str | None, overrides: Sequence[str], console: C
     """Print the ladder and the command. Raises MissingPartError where no rung fits."""
     from trainer.bases.base import best_device, resolve_precision
     from trainer.fit.plan import bytes_of, ladder, memory_of, plan
-    from trainer.pipeline import fit_settings
+    from trainer.jobs import fit_settings
     from trainer.recipe import load_recipe
 
     recipe = load_recipe(name, overrides).recipe

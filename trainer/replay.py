@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from trainer.album import CACHE, read_album
 from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
-from trainer.pipeline import EVALUATE, EXPORT, FIT, PREPARE, Pipeline
+from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE
+from trainer.pipeline import Pipeline
 from trainer.recipe import Layered, Recipe, flat_values, leaves
 from trainer.run import LOCK_FILE, read_object, sha256_of
 from trainer.subject import Subject, find_subject

@@ -21,7 +21,8 @@ import numpy as np
 from trainer.console import Console
 from trainer.evaluate.calibrate import interval95
 from trainer.evaluate.compare import Difference, difference, read_scored
-from trainer.pipeline import EVALUATE, FIT, Pipeline
+from trainer.jobs import EVALUATE, FIT
+from trainer.pipeline import Pipeline
 from trainer.recipe import Layered, Recipe, flat_values
 from trainer.subject import find_subject
 

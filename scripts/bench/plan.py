@@ -77,7 +77,7 @@ def recipe_of(args: argparse.Namespace) -> Any:
 
 def predicted(args: argparse.Namespace) -> dict[str, Any]:
     from trainer.fit.plan import estimate
-    from trainer.pipeline import fit_settings
+    from trainer.jobs import fit_settings
 
     recipe = recipe_of(args)
     found = estimate(recipe.base.model_dump(), fit_settings(recipe), args.precision, torch.device("cpu"))
@@ -89,7 +89,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     from trainer.bases.base import get_base
     from trainer.console import Console
     from trainer.fit import stage
-    from trainer.pipeline import fit_settings
+    from trainer.jobs import fit_settings
 
     recipe = recipe_of(args)
     base, console, before, times = (

@@ -23,7 +23,8 @@ from trainer.adapter import describe
 from trainer.album import CACHE, read_album
 from trainer.console import Console
 from trainer.export.convert import convert
-from trainer.pipeline import EVALUATE, EXPORT, Pipeline
+from trainer.jobs import EVALUATE, EXPORT
+from trainer.pipeline import Pipeline
 from trainer.recipe import Layered, load_recipe
 from trainer.replay import read_lock
 from trainer.subject import Subject, find_subject

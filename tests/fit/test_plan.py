@@ -22,7 +22,7 @@ from trainer.fit.plan import bytes_of, estimate, ladder, plan
 from trainer.fit.settings import Settings
 from trainer.fit.stage import shape_of
 from trainer.fit.tally import tally
-from trainer.pipeline import fit_settings
+from trainer.jobs import fit_settings
 from trainer.recipe import load_recipe
 
 CPU = torch.device("cpu")
