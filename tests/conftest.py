@@ -176,6 +176,21 @@ def copied(trained: dict[str, Any], tmp_path: Path) -> Path:
     return home
 
 
+@pytest.fixture(scope="session")
+def write_imagefolder() -> Callable[[Path, list[Path]], Path]:
+    """Writes photos of women into a new imagefolder, the simplest layout of the base's training pictures."""
+
+    def write(folder: Path, files: list[Path]) -> Path:
+        folder.mkdir()
+        for index, file in enumerate(files):
+            Image.open(file).convert("RGB").resize((128, 128)).save(folder / f"{index}.png")
+        rows = [json.dumps({"file_name": f"{index}.png", "sex": "female"}) for index in range(len(files))]
+        (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+        return folder
+
+    return write
+
+
 def framed_of(path: Path, detector: Detector) -> Framed:
     """The largest face of a photo, in the base's framing."""
     picture = open_picture(path, 10**8).rgb_u8

@@ -211,7 +211,8 @@ class Jobs:
         def work(part: Path) -> dict[str, Any]:
             checkpoint = next(c for c in find_checkpoints(stages[FIT].folder) if c.step == step)
             base = self._load_base(self.recipe.evaluate.precision)
-            judge = partial(self._likeness, stages[PREPARE].folder)
+            sealed = stages[PREPARE].facts["report"]
+            judge = partial(self._likeness, stages[PREPARE].folder) if sealed else None
             return stage.export(checkpoint, base, stages[EVALUATE].folder, settings, judge, part)
 
         return Job(inputs, work)

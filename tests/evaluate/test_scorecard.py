@@ -18,7 +18,7 @@ from trainer.evaluate import stage
 from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts
 from trainer.evaluate.sample import Sampling, picture_name
 from trainer.evaluate.verdict import COARSE
-from trainer.faces.align import crop_square, portrait_square
+from trainer.faces.align import crop_square
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import get_detector, get_embedder
 from trainer.fit.checkpoint import find_checkpoints
@@ -133,11 +133,11 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
     samples = tmp_path / "images"
     shutil.copytree(run / "1_prepare/images", samples)
     photos = {path.name: path for path in (trained["home"] / "subjects/zelda/photos").iterdir()}
-    real = stage.Photos(photos, read_framed(run / "1_prepare"), split, samples)
+    framed = read_framed(run / "1_prepare")
+    real = stage.Photos(photos, framed, split, samples)
 
     def portrait(path: Path) -> RGB:
-        picture = open_picture(path, 10**8).rgb_u8
-        return crop_square(picture, *portrait_square(detector.detect(picture)[0].landmarks), 128)
+        return crop_square(open_picture(path, 10**8).rgb_u8, *framed[path.name].frame, 128)
 
     def make(
         adapter: list[Path], untriggered: list[Path] | None = None, spoil: Callable[[RGB], RGB] = np.asarray

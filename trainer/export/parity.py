@@ -28,14 +28,15 @@ class Parity:
 
     Attributes:
         levels: largest difference, of 255; None where no picture could be made: diffusers cannot read the layout.
-        likeness: their mean likeness less that of the scored ones; 0 for the very same pictures, without a look.
+        likeness: their mean likeness less that of the scored ones; 0 for the very same pictures, without a look; None
+            for others where no photo was sealed to be like.
     """
 
     levels: int | None
     likeness: float | None
 
 
-def check_twin(base: Base, twin: Path, tensors: Tensors, evaluated: Path, judge: Judge) -> Parity:
+def check_twin(base: Base, twin: Path, tensors: Tensors, evaluated: Path, judge: Judge | None) -> Parity:
     """As `check_parity`, for the kohya file of these tensors, which must also read back as them, bit for bit."""
     layers = read_layers(twin, *read_adapter(twin))
     if tensors_sha256(to_diffusers(layers)[0]) != tensors_sha256(tensors):
@@ -48,7 +49,7 @@ def worst(found: Iterable[Parity]) -> int:
     return max(one.levels for one in found if one.levels is not None)
 
 
-def check_parity(base: Base, adapter: Path, evaluated: Path, judge: Judge) -> Parity:
+def check_parity(base: Base, adapter: Path, evaluated: Path, judge: Judge | None) -> Parity:
     """The reloaded file beside the scored pictures of the first batch.
 
     The adapter goes through diffusers' own loader, into a base that has just been read from its files.
@@ -70,7 +71,9 @@ def check_parity(base: Base, adapter: Path, evaluated: Path, judge: Judge) -> Pa
             f"{adapter.name}: its pictures differ by {largest} of 255 levels from the scored ones, at most {TOLERANCE}",
             MEND,
         )
-    return Parity(largest, _likeness_change(adapter, evaluated, scored, now, judge) if largest else 0.0)
+    if not largest:
+        return Parity(0, 0.0)
+    return Parity(largest, None if judge is None else _likeness_change(adapter, evaluated, scored, now, judge))
 
 
 def _likeness_change(adapter: Path, evaluated: Path, scored: Sequence[RGB], now: Sequence[RGB], judge: Judge) -> float:

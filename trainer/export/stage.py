@@ -40,7 +40,7 @@ class Settings:
 
 
 def export(
-    checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settings, judge: Judge, folder: Path
+    checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settings, judge: Judge | None, folder: Path
 ) -> dict[str, Any]:
     """Write the adapter, its kohya twin, the card and the manifest; returns the stage's facts.
 
