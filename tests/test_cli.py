@@ -20,6 +20,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "compare",
+    "plan",
     "replay",
     "lock",
     "inspect",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import framed_of
 from PIL import Image, ImageFilter
 
 from trainer.bases.base import Base, get_base
@@ -137,7 +138,8 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
     real = stage.Photos(photos, framed, split, samples)
 
     def portrait(path: Path) -> RGB:
-        return crop_square(open_picture(path, 10**8).rgb_u8, *framed[path.name].frame, 128)
+        frame = (framed.get(path.name) or framed_of(path, detector)).frame
+        return crop_square(open_picture(path, 10**8).rgb_u8, *frame, 128)
 
     def make(
         adapter: list[Path], untriggered: list[Path] | None = None, spoil: Callable[[RGB], RGB] = np.asarray
