@@ -120,6 +120,16 @@ def test_sdxl_without_its_second_encoder_numbers_the_first_all_the_same(family: 
     assert any(key.startswith("lora_te1_") for key in kohya(tensors))
 
 
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_what_diffusers_cannot_read_goes_in_under_names_that_it_can(name: str, family: Family, tmp_path: Path) -> None:
+    pipeline, tensors = family(name)
+    write_adapter(tmp_path / "plain.safetensors", tensors, {})
+    write_adapter(tmp_path / "kohya.safetensors", kohya(tensors), {})
+    plain, other = (loaded(pipeline, tmp_path / f"{kind}.safetensors") for kind in ("plain", "kohya"))
+    assert plain.keys() == other.keys()
+    assert all(torch.equal(plain[key], other[key]) for key in plain)
+
+
 @pytest.mark.parametrize("name", ["sd3", "flux", *NEW])
 def test_a_transformers_adapter_that_went_through_kohya_loads_whole(name: str, family: Family, tmp_path: Path) -> None:
     pipeline, tensors = family(name)
