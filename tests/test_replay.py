@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import Command, hashes
 
+from trainer.bases.base import machine
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
 from trainer.lock_words import WORDS, lock_differences, named
@@ -37,6 +38,9 @@ def test_a_replayed_run_gives_the_same_adapter_and_leaves_nothing(replay: Comman
     assert said["adapter_sha256"]["then"] == said["adapter_sha256"]["now"]
     assert said["of_ceiling"]["then"] == said["of_ceiling"]["now"]
     assert said["environment"] == []
+    assert said["distance"] == {"losses": None, "update": 0.0, "likeness": 0.0}  # eight steps write no line of losses
+    assert not said["elsewhere"]
+    assert json.loads((run / "lock.json").read_text())["machine"] == machine()
     assert hashes(run) == before
     assert not (run.parent / "replay").exists()
 
@@ -145,9 +149,25 @@ def test_packages_that_changed_or_went_are_named() -> None:
 
 def test_a_difference_without_another_version_points_at_the_machine() -> None:
     said: dict[str, Any] = {"run": "r", "same": False, "compared": {"the losses": True}, "environment": []}
+    said["elsewhere"] = False
     with pytest.raises(IntegrityError, match="from the exported adapter on") as caught:
         check_same(said)
     assert "another processor" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "update", "passes"), [(True, 0.4, True), (True, 0.6, False), (False, 0.4, False)]
+)
+def test_elsewhere_a_replay_may_come_out_within_the_tolerance(elsewhere: bool, update: float, passes: bool) -> None:
+    said: dict[str, Any] = {
+        "run": "r", "same": False, "compared": {"the losses": False}, "environment": ["the machine: a and b"],
+        "elsewhere": elsewhere, "distance": {"losses": 0.01, "update": update, "likeness": None},
+    }  # fmt: skip
+    if passes:
+        check_same(said)
+    else:
+        with pytest.raises(IntegrityError, match="from the losses on"):
+            check_same(said)
 
 
 def test_locks_that_differ_say_in_what(run: Path, cli: Command, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from trainer.album import CACHE, read_album
+from trainer.closeness import TOLERANCE, distances, is_close
 from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
 from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE
@@ -42,6 +43,7 @@ class _Lock(BaseModel, strict=True):
     base_sha256: str
     recipe: dict[str, Any]
     threads: int | None = None
+    machine: str | None = None
     split: dict[str, list[str]] | None = None
     weights: dict[str, str] | None = None
 
@@ -49,8 +51,9 @@ class _Lock(BaseModel, strict=True):
 def replay(run: Path, photos: Path | None, console: Console, reference: Path | None = None) -> dict[str, Any]:
     """Make the run anew below its subject's folder, compare, and delete the copy; the run itself is only read.
 
-    An interrupted replay resumes. Returns `same`, the adapter hashes and scores of both, what was compared, and how
-    this machine's versions and then the new lock differ from the locked ones. The run may lie anywhere.
+    An interrupted replay resumes. Returns `same`, the adapter hashes and scores of both, what was compared, how this
+    machine's versions and then the new lock differ from the locked ones, whether they alone do (`elsewhere`), and the
+    `distance` of both with its `tolerance` (see `closeness`). The run may lie anywhere.
 
     Raises:
         UsageError: when `run` is no finished run, or was made with another `reference` photo or adapter to start from.
@@ -73,7 +76,8 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
     compared = {words: _equal(run / stage, made / stage, patterns) for words, stage, patterns in COMPARED}
     now = _manifest(made)
     found = lock_differences(lock, read_object(made / LOCK_FILE, "run it again"))
-    changes += [line for line in found if not line.startswith("the version of ")]
+    others = [line for line in found if not line.startswith("the version of ")]
+    far = distances(run, made)
     shutil.rmtree(again)
     return {
         "run": str(run),
@@ -81,14 +85,20 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
         "adapter_sha256": {"then": then["tensors_sha256"], "now": now["tensors_sha256"]},
         "of_ceiling": {"then": then["of_ceiling"], "now": now["of_ceiling"]},
         "compared": compared,
-        "environment": changes,
+        "environment": changes + others,
+        "elsewhere": bool(found) and all(line.startswith(("the version of ", "the machine")) for line in found),
+        "distance": far,
+        "tolerance": TOLERANCE,
         "threads": threads,
     }
 
 
 def check_same(said: dict[str, Any]) -> None:
-    """Raises IntegrityError, naming the first difference, for a replay that came out otherwise."""
-    if said["same"]:
+    """Raises IntegrityError, naming the first difference, for a replay that came out otherwise.
+
+    On another machine or with other versions, and with nothing else that differs, it may come out within `TOLERANCE`.
+    """
+    if said["same"] or (said["elsewhere"] and is_close(said["distance"])):
         return
     first = next((words for words, equal in said["compared"].items() if not equal), "the exported adapter")
     because = "; ".join(said["environment"]) or "versions and base are those of the lock: another processor, perhaps"

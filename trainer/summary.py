@@ -75,6 +75,13 @@ def show_replay(said: dict[str, Any], console: Console) -> None:
     hashes, scores = said["adapter_sha256"], said["of_ceiling"]
     rows.append(("the adapter", "same" if hashes["then"] == hashes["now"] else "differs"))
     rows.append(("of_ceiling", f"{_cell(scores['then'])} then, {_cell(scores['now'])} now"))
+    if not said["same"]:
+        limits = said["tolerance"]
+        rows += [
+            (f"distance: {key}", f"{value:.2g}, at most {limits[key]:g}")
+            for key, value in said["distance"].items()
+            if value is not None
+        ]
     console.table("Replay", rows)
 
 

@@ -71,9 +71,11 @@ COMFY: dict[str, tuple[str, str, str, dict[str, Any] | None]] = {
     "qwen-image": ("QwenImage", "qwen_image.model", "QwenImageTransformer2DModel", {}),
     "z-image": ("Lumina2", "lumina.model", "NextDiT", Z_IMAGE),
 }
+# ComfyUI knows attention layers of UNets by older names of diffusers', and Z-Image by its own or diffusers'.
+HALF_READ = [("comfyui", "sd15", "diffusers"), ("comfyui", "sdxl", "diffusers"), ("comfyui", "z-image", "kohya")]
 PROMISED = {
     ("comfyui", family, layout): True for family in COMFY for layout in ("diffusers", "kohya")
-} | {("comfyui", "z-image", "kohya"): False} | {("musubi-tuner", family, "kohya"): True for family in NEW}  # fmt: skip
+} | dict.fromkeys(HALF_READ, False) | {("musubi-tuner", family, "kohya"): True for family in NEW}  # fmt: skip
 CLIP_L = {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 CLIP_G = {"num_hidden_layers": 32, "hidden_size": 1280, "num_attention_heads": 20, "intermediate_size": 5120}
 
