@@ -37,9 +37,9 @@ KLEIN = {
     "guidance_embeds": False,
 }  # fmt: skip
 NEW = {
-    "flux2-klein": (lambda: diffusers.Flux2Transformer2DModel(**KLEIN), flux2.TARGETS),
-    "qwen-image": (diffusers.QwenImageTransformer2DModel, qwen_image.TARGETS),
-    "z-image": (diffusers.ZImageTransformer2DModel, z_image.TARGETS),
+    "flux2-klein": (lambda: {"transformer": diffusers.Flux2Transformer2DModel(**KLEIN)}, flux2.TARGETS),
+    "qwen-image": (lambda: {"transformer": diffusers.QwenImageTransformer2DModel()}, qwen_image.TARGETS),
+    "z-image": (lambda: {"transformer": diffusers.ZImageTransformer2DModel()}, z_image.TARGETS),
 }
 # What ComfyUI finds out of a checkpoint: its class of model, the denoiser's module and class, its options.
 FLUX = {
@@ -119,14 +119,14 @@ def stand_in(*names: str) -> None:
 
 def adapter(family: str) -> tuple[dict[str, torch.nn.Module], Tensors]:
     """diffusers' parts of the family and a random adapter of their layers."""
+    if family in NEW:
+        build, named = NEW[family]
+        targets = named["attention+conv"]
+    else:
+        build, targets = kohya_loader.FAMILIES[family].parts, kohya_loader.FAMILIES[family].targets
     with torch.device("meta"):
-        if family in NEW:
-            build, targets = NEW[family]
-            parts: dict[str, torch.nn.Module] = {"transformer": build()}
-            return parts, kohya_loader.adapter_of(parts, targets["attention+conv"])
-        known = kohya_loader.FAMILIES[family]
-        parts = known.parts()
-    return parts, kohya_loader.adapter_of(parts, known.targets)
+        parts = build()
+    return parts, kohya_loader.adapter_of(parts, targets)
 
 
 def comfyui(folder: Path, family: str, parts: dict[str, torch.nn.Module], tensors: Tensors) -> tuple[int, int]:
