@@ -38,7 +38,9 @@ def test_a_replayed_run_gives_the_same_adapter_and_leaves_nothing(replay: Comman
     assert said["adapter_sha256"]["then"] == said["adapter_sha256"]["now"]
     assert said["of_ceiling"]["then"] == said["of_ceiling"]["now"]
     assert said["environment"] == []
-    assert said["distance"] == {"losses": None, "update": 0.0, "likeness": 0.0}  # eight steps write no line of losses
+    assert said["distance"]["losses"] is None  # eight steps write no line of them
+    assert said["distance"]["update"] < 1e-9
+    assert said["distance"]["likeness"] in (0.0, None)
     assert not said["elsewhere"]
     assert json.loads((run / "lock.json").read_text())["machine"] == machine()
     assert hashes(run) == before
