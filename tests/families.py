@@ -1,4 +1,4 @@
-"""Tiny stock pipelines of the four families, with random weights, and random adapters of their layers."""
+"""Tiny stock pipelines of the seven families, with random weights, and random adapters of their layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,9 @@ RESIDUAL = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")
 UNET = (*ATTENTION, *RESIDUAL, *OTHERS, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 TRANSFORMER = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp",
-               "single_transformer_blocks.0.proj_out")  # fmt: skip
+               "single_transformer_blocks.0.proj_out", "linear_in", "linear_out", "attn.to_qkv_mlp_proj", "attn.to_out",
+               "mlp.net.0.proj", "mlp.net.2", "img_mod.1", "txt_mod.1", "feed_forward.w1", "feed_forward.w2",
+               "feed_forward.w3", "layers.1.adaLN_modulation.0")  # fmt: skip
 
 
 def adapter_for(pipeline: Any, targets: tuple[str, ...] = (*UNET, *TEXT), rank: int = 4) -> Tensors:
@@ -79,6 +81,39 @@ def flux() -> Any:
     return FluxPipeline(scheduler, None, encoder(CLIPTextModel), None, None, None, transformer)
 
 
+def flux2() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
+
+    transformer = Flux2Transformer2DModel(
+        in_channels=8, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+    )  # fmt: skip
+    return Flux2KleinPipeline(FlowMatchEulerDiscreteScheduler(), None, None, None, transformer)
+
+
+def qwen_image() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImagePipeline, QwenImageTransformer2DModel
+
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    return QwenImagePipeline(FlowMatchEulerDiscreteScheduler(), None, None, None, transformer)
+
+
+def z_image() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+
+    transformer = ZImageTransformer2DModel(
+        dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16, axes_dims=[4, 4, 8],
+        axes_lens=[512, 64, 64],
+    )  # fmt: skip
+    return ZImagePipeline(FlowMatchEulerDiscreteScheduler(), None, None, None, transformer)
+
+
+BUILDERS = {"sdxl": sdxl, "sd3": sd3, "flux": flux, "flux2": flux2, "qwen-image": qwen_image, "z-image": z_image}
+
+
 @pytest.fixture(scope="session")
 def family(request: pytest.FixtureRequest) -> Callable[[str], tuple[Any, Tensors]]:
     """A pipeline by name, without any adapter, and an adapter of its layers. Made once a session."""
@@ -93,7 +128,7 @@ def family(request: pytest.FixtureRequest) -> Callable[[str], tuple[Any, Tensors
                 folder = request.getfixturevalue("random_base")
                 pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
             else:
-                pipeline = {"sdxl": sdxl, "sd3": sd3, "flux": flux}[name]()
+                pipeline = BUILDERS[name]()
             targets = (*UNET, *TEXT) if name in {"sd15", "sdxl"} else (*TRANSFORMER, *TEXT)
             made[name] = pipeline, adapter_for(pipeline, targets)
         pipeline, tensors = made[name]

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from conftest import Command, hashes
 
+from trainer.bases.base import machine
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
-from trainer.replay import check_same, environment_changes, lock_differences, locked_threads, read_lock
+from trainer.lock_words import WORDS, lock_differences, named
+from trainer.recipe import leaves
+from trainer.replay import check_same, environment_changes, locked_threads, read_lock
 from trainer.run import sha256_of
 
 
@@ -35,13 +38,21 @@ def test_a_replayed_run_gives_the_same_adapter_and_leaves_nothing(replay: Comman
     assert said["adapter_sha256"]["then"] == said["adapter_sha256"]["now"]
     assert said["of_ceiling"]["then"] == said["of_ceiling"]["now"]
     assert said["environment"] == []
+    assert said["distance"]["losses"] is None  # eight steps write no line of them
+    assert said["distance"]["update"] < 1e-9
+    assert said["distance"]["likeness"] in (0.0, None)
+    assert not said["elsewhere"]
+    assert json.loads((run / "lock.json").read_text())["machine"] == machine()
     assert hashes(run) == before
     assert not (run.parent / "replay").exists()
 
 
-def test_another_number_of_threads_gives_the_same_adapter_and_is_told(
+def test_a_moved_run_with_another_number_of_threads_gives_the_same_adapter_and_says_so(
     command: Command, run: Path, copied: Path
 ) -> None:
+    (copied / "My Backup").mkdir()
+    run = run.rename(copied / "My Backup/the run")
+    shutil.rmtree(copied / "runs")
     then = json.loads((run / "lock.json").read_text())["threads"]
     assert then == json.loads((run / "2_fit/stage.json").read_text())["facts"]["threads"]
     photos, other = copied / "subjects/zelda/photos", "2" if then == 1 else "1"
@@ -140,9 +151,25 @@ def test_packages_that_changed_or_went_are_named() -> None:
 
 def test_a_difference_without_another_version_points_at_the_machine() -> None:
     said: dict[str, Any] = {"run": "r", "same": False, "compared": {"the losses": True}, "environment": []}
+    said["elsewhere"] = False
     with pytest.raises(IntegrityError, match="from the exported adapter on") as caught:
         check_same(said)
     assert "another processor" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "update", "passes"), [(True, 0.4, True), (True, 0.6, False), (False, 0.4, False)]
+)
+def test_elsewhere_a_replay_may_come_out_within_the_tolerance(elsewhere: bool, update: float, passes: bool) -> None:
+    said: dict[str, Any] = {
+        "run": "r", "same": False, "compared": {"the losses": False}, "environment": ["the machine: a and b"],
+        "elsewhere": elsewhere, "distance": {"losses": 0.01, "update": update, "likeness": None},
+    }  # fmt: skip
+    if passes:
+        check_same(said)
+    else:
+        with pytest.raises(IntegrityError, match="from the losses on"):
+            check_same(said)
 
 
 def test_locks_that_differ_say_in_what(run: Path, cli: Command, tmp_path: Path) -> None:
@@ -152,15 +179,64 @@ def test_locks_that_differ_say_in_what(run: Path, cli: Command, tmp_path: Path) 
     other["photos"] = [*other["photos"][1:], "f" * 64, "e" * 64]
     other["base_sha256"] = "0" * 64
     other["consent"] = {"given_by": "somebody"}
+    other["versions"]["torch"] = "1.0"
+    other["weights"] = dict.fromkeys(other["weights"], "f" * 64)
+    other["recipe_sha256"] = "0" * 64  # follows from the recipe's own values
     assert lock_differences(first, other) == [
-        f"base_sha256: {first['base_sha256'][:12]} and 000000000000",
-        "consent.given_by: None and somebody",
-        "photos: 1 only in the first, 2 only in the other",
-        "recipe.fit.steps: 8 and 9",
+        f"the base's weights: {first['base_sha256'][:12]} and 000000000000",
+        "consent: given_by: none and somebody",
+        "the photos: 1 only in the first, 2 only in the other",
+        "the recipe's fit.steps: 8 and 9",
+        f"the version of torch: {first['versions']['torch']} and 1.0",
+        *(f"the face model {name}: {value[:12]} and ffffffffffff" for name, value in sorted(first["weights"].items())),
     ]
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "lock.json").write_text(json.dumps(other))
     done = cli("lock", "diff", run, copy)
-    assert "recipe.fit.steps: 8 and 9" in done.stdout
+    assert "the recipe's fit.steps: 8 and 9" in done.stdout
     assert "the locks say the same" in cli("lock", "diff", run, run).stdout
+
+
+def test_every_value_of_a_lock_has_words(run: Path) -> None:
+    lock = read_lock(run)
+    unnamed = [key for key, _ in leaves(lock) if named(key) == key]
+    assert unnamed == []
+    for key in ("captions", "captioner_sha256", "reference_sha256", "warm_start_sha256", "adapter_sha256"):
+        value = ["0" * 64] if key == "captions" else "0" * 64
+        (said,) = lock_differences(lock, lock | {key: value})
+        assert said.startswith(f"{WORDS[key]}: ")
+
+
+def test_a_run_of_captions_a_reference_and_a_warm_start_is_the_same_again(
+    trained: dict[str, Any], copied: Path, command: Command, demo_files: list[Path]
+) -> None:
+    photos, start = copied / "subjects/zelda/photos", copied / "start.safetensors"
+    for index, photo in enumerate(sorted(photos.iterdir())):
+        photo.with_suffix(".txt").write_text(f"in place {index}")
+    shutil.copyfile(copied / trained["result"]["adapter"], start)
+    chosen = [
+        "--reference",
+        str(demo_files[0]),
+        "--set",
+        "prepare.captioner=sidecar",
+        "--set",
+        f"fit.warm_start={start}",
+    ]
+    done = command(copied, *trained["arguments"], *chosen)
+    assert done.returncode == 0, done.stderr
+    run = copied / json.loads(done.stdout)["result"]["run"]
+    lock = json.loads((run / "lock.json").read_text())
+    assert {"captions", "reference_sha256", "warm_start_sha256"} <= lock.keys()
+    again = ["replay", str(run), "--json", "--reference", str(demo_files[0])]
+    done = command(copied, *again)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)["result"]
+    assert said["same"]
+    assert said["environment"] == []
+    shutil.copyfile(run / "2_fit/checkpoints/step-000004/adapter.safetensors", start)
+    done = command(copied, *again)
+    assert done.returncode == 2
+    assert "is not the adapter that the run's fit started from" in done.stderr
+    start.unlink()
+    assert "which the run's fit started from, is not there" in command(copied, *again).stderr

@@ -134,10 +134,11 @@ def lock_diff(
     other: Annotated[Path, typer.Argument(help="Another one.")],
     json: Json = False,
 ) -> None:
-    """Why two runs may differ: recipe, photos, split, weights, base and versions."""
+    """Why two runs may differ, in words: recipe, photos, captions, split, weights, base, versions, threads."""
 
     def work(console: Console) -> dict[str, Any]:
-        from trainer.replay import lock_differences, read_lock
+        from trainer.lock_words import lock_differences
+        from trainer.replay import read_lock
 
         found = lock_differences(read_lock(first), read_lock(other))
         console.result("\n".join(found) or "the locks say the same")

@@ -118,10 +118,12 @@ class Jobs:
         def work(part: Path) -> dict[str, Any]:
             import torch
 
+            from trainer.bases.base import machine
+
             base = self._load_base(f.precision)
-            # Sums that several threads share out are rounded otherwise by another number of them.
-            threads = {"threads": torch.get_num_threads()}
-            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console) | threads
+            # Sums that several threads share out are rounded otherwise by another number of them, or by other kernels.
+            rounding = {"threads": torch.get_num_threads(), "machine": machine()}
+            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console) | rounding
 
         return Job(inputs, work)
 

@@ -73,7 +73,8 @@ class Pipeline:
             if name == PREPARE:
                 _lock_split(run, stages[PREPARE], jobs.photo_hashes)
             elif name == FIT:
-                run.add_to_lock(threads=stages[FIT].facts.get("threads"))
+                facts = stages[FIT].facts
+                run.add_to_lock(threads=facts.get("threads"), machine=facts.get("machine"))
             if name == until:
                 break
         return stages

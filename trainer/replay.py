@@ -12,11 +12,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from trainer.album import CACHE, read_album
+from trainer.closeness import TOLERANCE, distances, is_close
 from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
 from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE
+from trainer.layouts.header import SUFFIX
+from trainer.lock_words import lock_differences
 from trainer.pipeline import Pipeline
-from trainer.recipe import Layered, Recipe, flat_values, leaves
+from trainer.recipe import Layered, Recipe, flat_values
 from trainer.run import LOCK_FILE, read_object, sha256_of
 from trainer.subject import Subject, find_subject
 
@@ -40,6 +43,7 @@ class _Lock(BaseModel, strict=True):
     base_sha256: str
     recipe: dict[str, Any]
     threads: int | None = None
+    machine: str | None = None
     split: dict[str, list[str]] | None = None
     weights: dict[str, str] | None = None
 
@@ -47,19 +51,21 @@ class _Lock(BaseModel, strict=True):
 def replay(run: Path, photos: Path | None, console: Console, reference: Path | None = None) -> dict[str, Any]:
     """Make the run anew below its subject's folder, compare, and delete the copy; the run itself is only read.
 
-    An interrupted replay resumes. Returns `same`, the adapter hashes and scores of both, what was compared, and how
-    this machine's versions differ from the locked ones.
+    An interrupted replay resumes. Returns `same`, the adapter hashes and scores of both, what was compared, how this
+    machine's versions and then the new lock differ from the locked ones, whether they alone do (`elsewhere`), and the
+    `distance` of both with its `tolerance` (see `closeness`). The run may lie anywhere.
 
     Raises:
-        UsageError: when `run` is no finished run, or was made with another `reference` photo.
+        UsageError: when `run` is no finished run, or was made with another `reference` photo or adapter to start from.
         PhotosError: when the photos are no longer those of the lock.
         IntegrityError: when the lock cannot be read.
     """
     run = run.resolve()
     lock, then = read_lock(run), _manifest(run)
-    subject = find_subject(run.parent.name, Path.cwd(), photos)
+    subject = find_subject(_subject_of(then), Path.cwd(), photos)
     _same_photos(subject, lock, run.parent / CACHE)
     _same_reference(reference, lock)
+    _same_start(lock)
     changes = environment_changes(lock)
     for change in changes:
         console.say(f"not as in the lock: {change}")
@@ -69,6 +75,9 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
     made = Path(summary["run"])
     compared = {words: _equal(run / stage, made / stage, patterns) for words, stage, patterns in COMPARED}
     now = _manifest(made)
+    found = lock_differences(lock, read_object(made / LOCK_FILE, "run it again"))
+    others = [line for line in found if not line.startswith("the version of ")]
+    far = distances(run, made)
     shutil.rmtree(again)
     return {
         "run": str(run),
@@ -76,14 +85,20 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
         "adapter_sha256": {"then": then["tensors_sha256"], "now": now["tensors_sha256"]},
         "of_ceiling": {"then": then["of_ceiling"], "now": now["of_ceiling"]},
         "compared": compared,
-        "environment": changes,
+        "environment": changes + others,
+        "elsewhere": bool(found) and all(line.startswith(("the version of ", "the machine")) for line in found),
+        "distance": far,
+        "tolerance": TOLERANCE,
         "threads": threads,
     }
 
 
 def check_same(said: dict[str, Any]) -> None:
-    """Raises IntegrityError, naming the first difference, for a replay that came out otherwise."""
-    if said["same"]:
+    """Raises IntegrityError, naming the first difference, for a replay that came out otherwise.
+
+    On another machine or with other versions, and with nothing else that differs, it may come out within `TOLERANCE`.
+    """
+    if said["same"] or (said["elsewhere"] and is_close(said["distance"])):
         return
     first = next((words for words, equal in said["compared"].items() if not equal), "the exported adapter")
     because = "; ".join(said["environment"]) or "versions and base are those of the lock: another processor, perhaps"
@@ -137,24 +152,6 @@ def environment_changes(lock: dict[str, Any]) -> list[str]:
     return changes
 
 
-def lock_differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Why two runs may differ, in words: one line for each value of their locks that does."""
-    said = []
-    flat = [dict(leaves(lock)) for lock in (first, other)]
-    for key in sorted(flat[0].keys() | flat[1].keys()):
-        then, now = (values.get(key) for values in flat)
-        if then == now:
-            continue
-        if isinstance(then or now, list):
-            gone, new = len(set(then or []) - set(now or [])), len(set(now or []) - set(then or []))
-            said.append(f"{key}: {gone} only in the first, {new} only in the other")
-        elif key.endswith("sha256"):
-            said.append(f"{key}: {str(then)[:12]} and {str(now)[:12]}")
-        else:
-            said.append(f"{key}: {then} and {now}")
-    return said
-
-
 def _locked_recipe(run: Path, lock: dict[str, Any]) -> Layered:
     try:
         recipe = Recipe.model_validate(lock["recipe"])
@@ -186,6 +183,25 @@ def _same_reference(reference: Path | None, lock: dict[str, Any]) -> None:
         raise UsageError(f"the run was made with {'another' if then else 'no'} reference photo", hint)
 
 
+def _same_start(lock: dict[str, Any]) -> None:
+    start = lock["recipe"].get("fit", {}).get("warm_start")
+    if start is None:
+        return
+    if not Path(start).is_file():
+        raise UsageError(f"{start}, which the run's fit started from, is not there", "put that adapter back")
+    if sha256_of(Path(start)) != lock.get("warm_start_sha256"):
+        raise UsageError(f"{start} is not the adapter that the run's fit started from", "put that adapter back")
+
+
+def _subject_of(manifest: dict[str, Any]) -> str:
+    """The name that the adapter's file has, wherever the run lies now."""
+    return next(str(row["file"]).removesuffix(SUFFIX) for row in manifest["files"] if _is_plain(row["file"]))
+
+
+def _is_plain(name: str) -> bool:
+    return name.endswith(SUFFIX) and not name.endswith(f".kohya{SUFFIX}")
+
+
 def _equal(then: Path, now: Path, patterns: tuple[str, ...]) -> bool:
     """Whether both folders hold the same files of these patterns, byte for byte, and hold any."""
     found = [
@@ -198,6 +214,9 @@ def _equal(then: Path, now: Path, patterns: tuple[str, ...]) -> bool:
 def _manifest(run: Path) -> dict[str, Any]:
     file, hint = run / EXPORT / "manifest.json", "run `trainer export` again"
     said = read_object(file, hint)
-    if not isinstance(said.get("tensors_sha256"), str) or not isinstance(said.get("of_ceiling", ""), float | None):
+    told = isinstance(said.get("tensors_sha256"), str) and isinstance(said.get("of_ceiling", ""), float | None)
+    rows = said.get("files") if isinstance(said.get("files"), list) else []
+    listed = [str(row.get("file")) if isinstance(row, dict) else "" for row in rows or ()]
+    if not told or not any(map(_is_plain, listed)):
         raise IntegrityError(f"{file} is not readable: it does not say what it should", hint)
     return said

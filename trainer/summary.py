@@ -10,6 +10,7 @@ from trainer.adapter import loading_lines
 from trainer.console import Console
 
 SHOWN_TEXT = 500
+SCORE = ("mean", "ceiling", "of_ceiling", "judge")  # of a file's metadata
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
@@ -74,6 +75,13 @@ def show_replay(said: dict[str, Any], console: Console) -> None:
     hashes, scores = said["adapter_sha256"], said["of_ceiling"]
     rows.append(("the adapter", "same" if hashes["then"] == hashes["now"] else "differs"))
     rows.append(("of_ceiling", f"{_cell(scores['then'])} then, {_cell(scores['now'])} now"))
+    if not said["same"]:
+        limits = said["tolerance"]
+        rows += [
+            (f"distance: {key}", f"{value:.2g}, at most {limits[key]:g}")
+            for key, value in said["distance"].items()
+            if value is not None
+        ]
     console.table("Replay", rows)
 
 
@@ -83,6 +91,11 @@ def show_adapter(said: dict[str, Any], console: Console) -> None:
         (key, str(said[key]))
         for key in ("layout", "kind", "ranks", "tensors", "parameters", "dtypes", "tensors_sha256")
     ]
+    score = said["metadata"]
+    if "likeness.verdict" in score:
+        mean, ceiling, share, judge = (score.get(f"likeness.{key}", "-") for key in SCORE)
+        told = f"{score['likeness.verdict']}: {share} of the ceiling, likeness {mean} of {ceiling} by {judge}"
+        rows.append(("score, as the file says", told))
     metadata = [
         (key, text if len(text) <= SHOWN_TEXT else text[:SHOWN_TEXT] + "...")
         for key, text in sorted(said["metadata"].items())

@@ -106,6 +106,7 @@ def test_tools_find_what_they_show(name: str, exported: Path, trained: dict[str,
     assert said["likeness.step"] == str(trained["result"]["stages"]["4_export"]["step"])
     shown = cli("inspect", exported / name).stdout
     assert all(key in shown for key in said)
+    assert f"{said['likeness.verdict']}: " in shown
 
 
 def test_a_known_family_has_the_names_that_tools_know(exported: Path) -> None:

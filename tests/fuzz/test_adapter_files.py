@@ -116,7 +116,7 @@ def base(random_base: Path) -> Base:
 
 @pytest.fixture(scope="module")
 def originals(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Real adapters of the base's UNet: both layouts, two number formats, an alpha that is not the rank, DoRAs."""
+    """Real adapters of the base's UNet: three layouts, two number formats, an alpha that is not the rank, DoRAs."""
     tensors: Tensors = {}
     for name, module in base.denoiser.named_modules():
         if name.endswith(("attn1.to_q", "attn2.to_out.0", "resnets.0.conv1")):
@@ -130,6 +130,9 @@ def originals(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     kinds = [(tensors, {"format": "pt"}), (plain, extra), (kohya, {}), ({n: t.half() for n, t in kohya.items()}, {})]
     dora = {name: replace(layer, lengths=torch.ones_like(layer.up[:, :1])) for name, layer in layers.items()}
     kinds += [to_diffusers(dora), (to_kohya(dora), {})]
+    residual = "unet.mid_block.resnets.0.conv1.lora_"
+    original = {n.replace(residual, "diffusion_model.middle_block.0.in_layers.2.lora_"): t for n, t in tensors.items()}
+    kinds.append(({name: tensor for name, tensor in original.items() if name.startswith("diffusion")}, {}))
     for index, (weights, said) in enumerate(kinds):
         write_adapter(folder / f"{index}.safetensors", weights, said)
     return sorted(folder.iterdir())
@@ -186,7 +189,7 @@ def mutated(data: bytes, how: list[int], luck: random.Random, folder: Path) -> P
 
 
 mutants = given(
-    original=st.integers(0, 5), how=st.lists(st.integers(0, len(MUTATIONS) - 1), min_size=1, max_size=3),
+    original=st.integers(0, 6), how=st.lists(st.integers(0, len(MUTATIONS) - 1), min_size=1, max_size=3),
     seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
 quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -23,7 +23,7 @@ from trainer.layouts.settings import KEY
 
 Family = Callable[[str], tuple[Any, Tensors]]
 FILE = Path("a.safetensors")
-FAMILIES = ("sd15", "sdxl", "sd3", "flux")
+FAMILIES = ("sd15", "sdxl", "sd3", "flux", "flux2", "qwen-image", "z-image")
 
 
 @pytest.fixture

@@ -14,11 +14,13 @@ from trainer.adapter import tensors_sha256, write_adapter
 from trainer.bases.loading import adapted_modules, load_adapter
 from trainer.errors import IntegrityError
 from trainer.layouts.keymaps import module_of
-from trainer.layouts.layer import Layer, Tensors
+from trainer.layouts.layer import Layer, Tensors, update_of
 from trainer.layouts.layers import diffusers_reads_kohya, layout_of, read_layers, to_diffusers, to_kohya
 
 Family = Callable[[str], tuple[Any, Tensors]]
 FILE = Path("a.safetensors")
+NEW = ("flux2", "qwen-image", "z-image")
+ALL = ("sd15", "sdxl", "sd3", "flux", *NEW)
 modules = st.lists(
     st.sampled_from(
         [
@@ -83,7 +85,7 @@ def test_an_alpha_that_the_type_cannot_hold_is_kept_exact() -> None:
     assert alpha.item() == 300
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("name", ALL)
 def test_there_and_back_changes_no_bit(name: str, family: Family) -> None:
     _, tensors = family(name)
     renamed = kohya(tensors)
@@ -95,7 +97,7 @@ def test_there_and_back_changes_no_bit(name: str, family: Family) -> None:
     assert tensors_sha256(kohya(back)) == tensors_sha256(renamed)
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", *NEW])
 def test_stock_diffusers_puts_both_layouts_in_the_same_places(name: str, family: Family, tmp_path: Path) -> None:
     pipeline, tensors = family(name)
     write_adapter(tmp_path / "plain.safetensors", tensors, {})
@@ -119,6 +121,16 @@ def test_sdxl_without_its_second_encoder_numbers_the_first_all_the_same(family: 
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_what_diffusers_cannot_read_goes_in_under_names_that_it_can(name: str, family: Family, tmp_path: Path) -> None:
+    pipeline, tensors = family(name)
+    write_adapter(tmp_path / "plain.safetensors", tensors, {})
+    write_adapter(tmp_path / "kohya.safetensors", kohya(tensors), {})
+    plain, other = (loaded(pipeline, tmp_path / f"{kind}.safetensors") for kind in ("plain", "kohya"))
+    assert plain.keys() == other.keys()
+    assert all(torch.equal(plain[key], other[key]) for key in plain)
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux", *NEW])
 def test_a_transformers_adapter_that_went_through_kohya_loads_whole(name: str, family: Family, tmp_path: Path) -> None:
     pipeline, tensors = family(name)
     back, _ = to_diffusers(read_layers(FILE, kohya(tensors), {}))
@@ -270,18 +282,102 @@ def test_an_alpha_of_the_text_encoder_survives_too(family: Family, tmp_path: Pat
     assert len(found) == len(layers) * 3
 
 
-def test_diffusers_reads_the_layout_of_unets_and_of_flux_alone(family: Family) -> None:
-    known = {name: diffusers_reads_kohya(read_layers(FILE, family(name)[1], {})) for name in ("sd15", "sdxl", "sd3")}
-    assert known == {"sd15": True, "sdxl": True, "sd3": False}
+def test_diffusers_reads_the_layout_of_all_but_sd3_and_a_narrow_flux(family: Family) -> None:
+    known = {name: diffusers_reads_kohya(read_layers(FILE, family(name)[1], {})) for name in ALL}
+    assert known == dict.fromkeys(ALL, True) | {"sd3": False, "flux": False}
     layer = Layer(torch.ones(2, 3072), torch.ones(3072, 2), 2.0)
     assert diffusers_reads_kohya({"transformer.transformer_blocks.0.attn.to_q": layer})
 
 
-@pytest.mark.parametrize("width", [1536, 3072])
-def test_a_transformer_with_more_blocks_than_any_known_one_is_not_named(width: int) -> None:
+@pytest.mark.parametrize(("width", "block"), [(1536, 38), (3072, 60)])
+def test_a_transformer_with_more_blocks_than_any_known_one_is_not_named(width: int, block: int) -> None:
     layer = Layer(torch.ones(2, width), torch.ones(width, 2), 2.0)
     with pytest.raises(IntegrityError, match="no name for transformer"):
-        to_kohya({f"transformer.transformer_blocks.{block}.attn.to_q": layer for block in (0, 59)})
+        to_kohya({f"transformer.transformer_blocks.{number}.attn.to_q": layer for number in (0, block)})
+
+
+def stems_of(tensors: Tensors) -> set[str]:
+    return {name.removeprefix("lora_unet_").partition(".")[0] for name in tensors}
+
+
+def test_the_names_of_new_transformers_are_those_that_their_tools_read(family: Family) -> None:
+    stems = {name: stems_of(kohya(family(name)[1])) for name in NEW}
+    assert {"double_blocks_1_txt_attn_qkv", "double_blocks_0_img_mlp_2", "single_blocks_1_linear1"} < stems["flux2"]
+    assert {"transformer_blocks_1_attn_add_q_proj", "transformer_blocks_0_txt_mlp_net_0_proj"} < stems["qwen-image"]
+    assert {"layers_1_attention_to_out_0", "noise_refiner_0_feed_forward_w3"} < stems["z-image"]
+    assert [len(own) for own in stems.values()] == [2 * 8 + 2 * 2, 2 * 14, 4 * 7 + 1]
+
+
+@pytest.mark.parametrize("blocks", [19, 60])
+def test_attention_alone_is_named_by_blocks_or_by_its_base(blocks: int) -> None:
+    layer = Layer(torch.ones(2, 3072), torch.ones(3072, 2), 2.0)
+    name = f"transformer_blocks.{blocks - 1}.attn.to_q"
+    stem = f"transformer_blocks_{blocks - 1}_attn_to_q"
+    assert stems_of(to_kohya({f"transformer.{name}": layer}, "qwen-image")) == {stem}
+    assert (stems_of(to_kohya({f"transformer.{name}": layer})) == {stem}) == (blocks == 60)
+
+
+FLUX2_PATHS = {"double_blocks.0.img_attn.qkv": (32, 96), "single_blocks.1.linear1": (32, 288)}
+Z_IMAGE_PATHS = {"layers.0.attention.to_out.0": (32, 32), "context_refiner.0.feed_forward.w1": (32, 85)}
+QWEN_PATHS = {"transformer_blocks.1.attn.to_add_out": (32, 32), "transformer_blocks.0.img_mlp.net.2": (128, 32)}
+
+
+def random_pairs(prefix: str, shapes: dict[str, tuple[int, int]], down: str, up: str) -> Tensors:
+    generator, tensors = torch.Generator().manual_seed(0), {}
+    for path, (inside, outside) in shapes.items():
+        tensors[f"{prefix}{path}.{down}.weight"] = torch.randn(2, inside, generator=generator)
+        tensors[f"{prefix}{path}.{up}.weight"] = torch.randn(outside, 2, generator=generator)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "halves"),
+    [
+        ("flux2", FLUX2_PATHS, ("lora_A", "lora_B")),
+        ("z-image", Z_IMAGE_PATHS, ("lora_A", "lora_B")),
+        ("qwen-image", QWEN_PATHS, ("lora_A", "lora_B")),
+        ("qwen-image", QWEN_PATHS, ("lora_down", "lora_up")),
+    ],
+)
+def test_the_original_modules_names_are_read_as_diffusers_reads_them(
+    name: str, shapes: dict[str, tuple[int, int]], halves: tuple[str, str], family: Family
+) -> None:
+    """As ai-toolkit and musubi-tuner's converter write them."""
+    pipeline, ours = family(name)
+    tensors = random_pairs("diffusion_model.", shapes, *halves)
+    assert layout_of(tensors) == "original"
+    layers = read_layers(FILE, tensors, {})
+    assert {f"{module}.lora_A.weight" for module in layers} < ours.keys()
+    theirs = pipeline.lora_state_dict(dict(tensors))
+    assert tensors_sha256(to_diffusers(layers)[0]) == tensors_sha256(theirs)
+
+
+@pytest.mark.parametrize(("prefix", "halves"), [("lora_unet_", ("down", "up")), ("diffusion_model.", ("A", "B"))])
+def test_z_images_fused_names_of_comfyui_are_taken_apart(prefix: str, halves: tuple[str, str]) -> None:
+    shapes = {"layers.1.attention.qkv": (32, 96), "layers.1.attention.out": (32, 32)}
+    tensors = random_pairs(prefix, shapes, *(f"lora_{half}" for half in halves))
+    if prefix == "lora_unet_":
+        tensors = {re.sub(r"\.(?!lora|weight)", "_", name): tensor for name, tensor in tensors.items()}
+    layers = read_layers(FILE, tensors, {})
+    names = [f"transformer.layers.1.attention.to_{part}" for part in ("q", "k", "v", "out.0")]
+    assert sorted(layers) == sorted(names)
+    fused = torch.cat([update_of(layers[name]) for name in names])
+    downs, ups = list(tensors.values())[::2], list(tensors.values())[1::2]
+    assert torch.equal(fused, torch.cat([up @ down for down, up in zip(downs, ups, strict=True)]))
+
+
+def test_two_names_of_one_layer_and_foreign_models_are_refused() -> None:
+    half = torch.ones(2, 2)
+    twice = {f"diffusion_model.layers.0.attention{dot}out.lora_{h}.weight": half for dot in "._" for h in "AB"}
+    with pytest.raises(IntegrityError, match="under two names"):
+        read_layers(FILE, twice, {})
+    for stem in ("lora_unet_blocks_0_self_attn_q", "diffusion_model.blocks.0.self_attn.q"):
+        foreign = {f"{stem}.lora_{half_name}.weight": half for half_name in ("down", "up")}
+        with pytest.raises(IntegrityError, match="lora_unet_blocks_0_self_attn_q is a layer of no model"):
+            read_layers(FILE, foreign, {})
+    mixed = {"diffusion_model.layers.0.attention.out.lora_A.weight": half, "unet.conv_in.lora_A.weight": half}
+    with pytest.raises(IntegrityError, match=re.escape("unet.conv_in.lora_A.weight is no LoRA in the original")):
+        read_layers(FILE, mixed, {})
 
 
 @pytest.mark.parametrize(

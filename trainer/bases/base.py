@@ -152,6 +152,14 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def machine() -> str:
+    """What computes here, as far as it decides how sums are rounded: `cuda NVIDIA H100 PCIe`, `mps`, `cpu AVX2`."""
+    device = best_device()
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return device.type if device.type != "cpu" else f"cpu {torch.backends.cpu.get_cpu_capability()}"
+
+
 def resolve_precision(asked: str, device: torch.device | None = None) -> str:
     """`bf16` or `fp32`; `auto` takes bf16 only where the hardware computes it natively."""
     if asked != "auto":

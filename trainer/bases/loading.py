@@ -13,7 +13,7 @@ import torch
 from trainer.adapter import kind_of, read_adapter, write_adapter
 from trainer.errors import IntegrityError
 from trainer.layouts.layer import Layer
-from trainer.layouts.layers import canonical, read_layers, to_diffusers
+from trainer.layouts.layers import canonical, diffusers_reads_kohya, layout_of, read_layers, to_diffusers
 
 STRENGTH_TOLERANCE = 0.02  # above what bf16 rounds, far below a mistaken alpha
 
@@ -21,13 +21,16 @@ STRENGTH_TOLERANCE = 0.02  # above what bf16 rounds, far below a mistaken alpha
 def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> None:
     """Load the file as any user would, under the name `adapter`.
 
-    It is read and checked before diffusers sees it. A DoRA under names by which diffusers would drop the lengths, as
-    kohya's are, goes in with the same tensors under the names that it takes. Raises IntegrityError, naming the file
+    It is read and checked before diffusers sees it. What diffusers has no reader for (SD3 in kohya's layout, the
+    original model's module names) and a DoRA under names by which it would drop the lengths go in with the same tensors
+    under the names that it takes. Raises IntegrityError, naming the file
     and the layers, for a file that is no whole LoRA or DoRA or that the pipeline did not take whole.
     """
     tensors, metadata = read_adapter(file)
     wanted = read_layers(file, tensors, metadata)
-    renamed, extra = to_diffusers(wanted) if kind_of(tensors) == "dora" else (tensors, {})
+    layout = layout_of(tensors)
+    as_it_is = layout == "diffusers" or (layout == "kohya" and diffusers_reads_kohya(wanted))
+    renamed, extra = (tensors, {}) if as_it_is and kind_of(tensors) == "lora" else to_diffusers(wanted)
     if renamed.keys() != tensors.keys():
         with TemporaryDirectory() as folder:
             write_adapter(Path(folder) / file.name, renamed, extra)

@@ -51,8 +51,9 @@ def convert(
     resized, retained = resize(layers, rank) if rank else (layers, {})
     cast, rounding = _cast(file, resized, DTYPES[dtype]) if dtype else (resized, 0.0)
     changed = [module for module in layers if cast[module] is not layers[module]]
-    layout = layout or layout_of(tensors)
-    new, extra = (to_kohya(cast), {}) if layout == "kohya" else to_diffusers(cast)
+    layout = layout or ("kohya" if layout_of(tensors) == "kohya" else "diffusers")
+    base = metadata.get("likeness.base", "")
+    new, extra = (to_kohya(cast, base), {}) if layout == "kohya" else to_diffusers(cast)
     said = amended(metadata, cast, extra, tensors_sha256(tensors), any(kept < 1 for kept in retained.values()))
     write_adapter(target, new, stamped(new, said))
     return {

@@ -10,12 +10,14 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-# Base family to ModelSpec's architecture and kohya's version word; another family goes by its own name.
+# Base family to ModelSpec's architecture and version word, as kohya's trainers write them; another goes by its own name.
 FAMILIES = {
     "sd15": ("stable-diffusion-v1", "sd_v1"),
     "sdxl": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0"),
     "sd3": ("stable-diffusion-3", "sd3"),
     "flux1": ("flux-1-dev", "flux1"),
+    "qwen-image": ("Qwen-Image", "qwen_image"),
+    "z-image": ("Z-Image", "z_image"),
 }
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 

@@ -55,7 +55,7 @@ def export(
     adapter, twin = (folder / f"{settings.file_stem}{suffix}" for suffix in (".safetensors", ".kohya.safetensors"))
     write_adapter(adapter, tensors, stamped(tensors, metadata))
     parity = {adapter.name: check_parity(base, adapter, evaluated, judge)}
-    renamed, reason = _kohya(adapter, tensors) if settings.kohya else (None, "")
+    renamed, reason = _kohya(adapter, tensors, base.name) if settings.kohya else (None, "")
     if renamed:
         write_adapter(twin, renamed, stamped(renamed, metadata))
         parity[twin.name] = check_twin(base, twin, tensors, evaluated, judge)
@@ -65,10 +65,10 @@ def export(
     return said | ({"no_kohya": reason} if reason else {})
 
 
-def _kohya(adapter: Path, tensors: Tensors) -> tuple[Tensors | None, str]:
+def _kohya(adapter: Path, tensors: Tensors, base: str) -> tuple[Tensors | None, str]:
     """The kohya twin, or None and why there can be none: not every base's layers have names there."""
     try:
-        return to_kohya(read_layers(adapter, tensors, {})), ""
+        return to_kohya(read_layers(adapter, tensors, {}), base), ""
     except IntegrityError as error:
         return None, error.message
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from trainer.errors import IntegrityError
-from trainer.layouts.keymaps import TRANSFORMER, Fused
 from trainer.layouts.layer import Layer, Layers
 from trainer.layouts.lengths import of_rows
+from trainer.layouts.tables import TRANSFORMER, Fused
 
 
 def fuse(row: Fused, number: str, layers: Layers) -> Layer:

@@ -30,6 +30,11 @@ class Layer:
         """Columns of `up`."""
         return int(self.down.shape[0])
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the layer's weight."""
+        return int(self.up.shape[0]), int(self.down.shape[1])
+
 
 Layers = dict[str, Layer]
 

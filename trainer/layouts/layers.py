@@ -11,27 +11,30 @@ import torch
 
 from trainer.errors import IntegrityError
 from trainer.layouts.fused import fuse, parts
-from trainer.layouts.keymaps import (
-    FLUX,
-    FLUX_WIDTH,
-    TEXT,
-    TRANSFORMER,
-    Fused,
-    fused_named,
-    fused_of,
-    module_of,
-    stem_of,
-    transformer_table,
-)
+from trainer.layouts.keymaps import TEXT, module_of, stem_of
 from trainer.layouts.layer import Layer, Layers, Tensors
 from trainer.layouts.lengths import check_settings, diffusers_lengths, lengths_name, read_lengths, stretched
 from trainer.layouts.settings import COMPONENTS, KEY, alpha_of, check_names, read_settings, write_settings
+from trainer.layouts.tables import (
+    FLUX,
+    FLUX_WIDTH,
+    OF_BASE,
+    SD3,
+    TRANSFORMER,
+    Table,
+    fused_named,
+    fused_of,
+    is_flux2,
+    transformer_table,
+)
 
-Layout = Literal["diffusers", "kohya"]
+Layout = Literal["diffusers", "kohya", "original"]
 KOHYA = re.compile(r"(lora_(?:unet|te|te1|te2)_[A-Za-z0-9_]+)\.(lora_down\.weight|lora_up\.weight|alpha|dora_scale)")
 HALVES = r"lora_A|lora_B|lora_down|lora_up|(?:lora|lora_linear_layer)\.(?:down|up)"  # the later ones are older
 DIFFUSERS = re.compile(rf"((?:{'|'.join(COMPONENTS)})\.[A-Za-z0-9_.]+?)[._]({HALVES})\.weight")
 LENGTHS = re.compile(rf"((?:{'|'.join(COMPONENTS)})\.[A-Za-z0-9_.]+)\.lora_magnitude_vector(?:\.weight)?")
+# The original model's own module path: ai-toolkit and musubi-tuner's converter write it, ComfyUI reads it.
+PATH = re.compile(r"diffusion_model\.([A-Za-z0-9_.]+?)\.((?:lora_A|lora_B|lora_down|lora_up)\.weight|alpha|dora_scale)")
 PROCESSOR = re.compile(r"\.processor\.(to_[qkv]|to_out)$")
 FIRST_HALVES = ("lora_A", "lora_down", "lora.down", "lora_linear_layer.down")
 
@@ -40,6 +43,8 @@ def layout_of(tensors: Mapping[str, torch.Tensor]) -> Layout | Literal["unknown"
     """The layout by its names alone."""
     if tensors and all(KOHYA.fullmatch(name) for name in tensors):
         return "kohya"
+    if tensors and all(PATH.fullmatch(name) for name in tensors):
+        return "original"
     return "diffusers" if any(DIFFUSERS.fullmatch(name) for name in tensors) else "unknown"
 
 
@@ -54,6 +59,8 @@ def read_layers(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> La
         raise IntegrityError(f"{path} holds no tensor")
     if any(KOHYA.fullmatch(name) for name in tensors):
         layers = _from_kohya(path, tensors)
+    elif any(PATH.fullmatch(name) for name in tensors):
+        layers = _from_kohya(path, _as_kohya(path, tensors))
     else:
         layers = _from_diffusers(path, tensors, metadata)
     return dict(sorted(layers.items()))
@@ -76,13 +83,14 @@ def to_diffusers(layers: Layers) -> tuple[Tensors, dict[str, str]]:
     return tensors, {KEY: write_settings(numbers, doras)}
 
 
-def to_kohya(layers: Layers) -> Tensors:
-    """kohya's tensors, as its trainer, ComfyUI and A1111 read them; alpha is written for every layer.
+def to_kohya(layers: Layers, base: str = "") -> Tensors:
+    """kohya's tensors, as its trainers, ComfyUI and A1111 read them; alpha is written for every layer.
 
+    `base` is the name of the base where it is known: a few layers of attention alone could be several transformers'.
     Raises IntegrityError, naming the layer, for one that this layout has no name for.
     """
     stems: Layers = {}
-    table, _ = _table(layers)
+    table = OF_BASE.get(base, _table(layers)[0])
     # SDXL, known by its deeper attention, and the transformers number their first encoder even where it is alone.
     numbered = any(
         module.startswith(("text_encoder_2.", f"{TRANSFORMER}.")) or ".transformer_blocks.1." in module
@@ -108,13 +116,13 @@ def to_kohya(layers: Layers) -> Tensors:
 
 
 def diffusers_reads_kohya(layers: Layers) -> bool:
-    """Whether diffusers has a reader for these layers in kohya's layout: for UNets and for FLUX.1 as wide as it is.
+    """Whether diffusers has a reader for these layers in kohya's layout: for all but SD3 and a narrower FLUX.1.
 
     A DoRA's lengths it drops.
     """
     table, width = _table(layers)
     plain = all(layer.lengths is None for layer in layers.values())
-    return plain and (not table or (table is FLUX and width == FLUX_WIDTH))
+    return plain and table is not SD3 and (table is not FLUX or width == FLUX_WIDTH)
 
 
 def _from_diffusers(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> Layers:
@@ -173,14 +181,32 @@ def _from_kohya(path: Path, tensors: Tensors) -> Layers:
             raise IntegrityError(f"{path}: {name} is no LoRA or DoRA in kohya's layout")
         stems.setdefault(found[1], {})[found[2]] = tensor
     layers: Layers = {}
-    for stem, pieces in stems.items():
-        layer = _kohya_layer(path, stem, pieces)
-        fused = fused_named(stem.removeprefix("lora_unet_")) if stem.startswith("lora_unet_") else None
-        found_layers = parts(path, stem, *fused, layer) if fused else {module_of(stem): layer}
+    read = {stem: _kohya_layer(path, stem, pieces) for stem, pieces in stems.items()}
+    flux2 = any(is_flux2(stem.removeprefix("lora_unet_"), *layer.shape) for stem, layer in read.items())
+    for stem, layer in read.items():
+        fused = fused_named(stem.removeprefix("lora_unet_"), flux2) if stem.startswith("lora_unet_") else None
+        module = module_of(stem)
+        if fused is None and module is None:
+            raise IntegrityError(f"{path}: {stem} is a layer of no model that is known here")
+        found_layers = parts(path, stem, *fused, layer) if fused else {str(module): layer}
         if layers.keys() & found_layers.keys():
             raise IntegrityError(f"{path}: {stem} is there under two names")
         layers |= found_layers
     return layers
+
+
+def _as_kohya(path: Path, tensors: Tensors) -> Tensors:
+    """Tensors under the original model's module paths, under kohya's names of the same layers."""
+    renamed: Tensors = {}
+    for name, tensor in tensors.items():
+        found = PATH.fullmatch(name)
+        if not found:
+            raise IntegrityError(f"{path}: {name} is no LoRA in the original model's layout")
+        kind = found[2].replace("lora_A", "lora_down").replace("lora_B", "lora_up")
+        renamed[f"lora_unet_{found[1].replace('.', '_')}.{kind}"] = tensor
+    if len(renamed) < len(tensors):
+        raise IntegrityError(f"{path}: a layer is there under two names")
+    return renamed
 
 
 def _kohya_layer(path: Path, stem: str, pieces: Mapping[str, torch.Tensor]) -> Layer:
@@ -193,7 +219,7 @@ def _kohya_layer(path: Path, stem: str, pieces: Mapping[str, torch.Tensor]) -> L
     return Layer(down, up, float(alpha), lengths)
 
 
-def _table(layers: Layers) -> tuple[tuple[Fused, ...], int]:
+def _table(layers: Layers) -> tuple[Table, int]:
     """Which transformer's names the file needs, () without a transformer or for an unknown one; and its width."""
     names = [module.removeprefix(f"{TRANSFORMER}.") for module in layers if module.startswith(f"{TRANSFORMER}.")]
     width = max((layers[f"{TRANSFORMER}.{name}"].down.shape[1] for name in names if name.endswith("to_q")), default=0)
