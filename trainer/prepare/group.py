@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from trainer.faces.align import portrait_square
 from trainer.pictures import UnusablePicture
 from trainer.prepare.doubts import doubts
-from trainer.prepare.framing import outside_share, portrait_frame
+from trainer.prepare.framing import FACE_ALONE, Framings, framings_of, outside_share, portrait_frame
 from trainer.prepare.identity import Consensus, consensus_of
 from trainer.prepare.looks import Look, SeenFace
 from trainer.prepare.quality import Limits, check_quality
@@ -28,7 +28,9 @@ class Found:
     doubts: list[str]
 
 
-def find_person(seen: Seen, limits: Limits, same_person: float, anchor: Floats | None = None) -> Found:
+def find_person(
+    seen: Seen, limits: Limits, same_person: float, anchor: Floats | None = None, asked: Framings = FACE_ALONE
+) -> Found:
     """The person's face in every photo; `anchor` is the gate's (d,) unit vector of a reference face.
 
     Photos of one clear face say who the person is; then all faces of the others are compared.
@@ -42,7 +44,7 @@ def find_person(seen: Seen, limits: Limits, same_person: float, anchor: Floats |
     photos, rejected, strangers = [], [], []
     for file, look in seen:
         try:
-            photos.append(_photo_of(file, look, person, limits))
+            photos.append(_photo_of(file, look, person, limits, asked))
         except UnusablePicture as problem:
             rejected.append(Rejection(file.name, problem.code, problem.reason, problem.hint))
             strangers += [look.faces[0].embedding] if problem.code == "other-person" else []
@@ -91,7 +93,7 @@ def _one_of(alike: Sequence[SeenFace], person: Consensus, limits: Limits) -> tup
     return best, ("look-alikes",) if limits.on_look_alikes == "warn" else ()
 
 
-def _photo_of(file: PhotoFile, look: Look, person: Consensus | None, limits: Limits) -> Photo:
+def _photo_of(file: PhotoFile, look: Look, person: Consensus | None, limits: Limits, asked: Framings) -> Photo:
     """Raises UnusablePicture for a photo that shows nobody, somebody else, or the person badly."""
     one, warnings = subject_in(look, person, limits)
     warnings += check_quality(one.quality, limits)
@@ -105,8 +107,9 @@ def _photo_of(file: PhotoFile, look: Look, person: Consensus | None, limits: Lim
     likeness = None if person is None else round(person.likeness(one.embedding), 4)
     measured = {**asdict(one.quality), "outside": round(outside, 4), "filled": round(filled, 4), "likeness": likeness}
     return Photo(
-        file.name, file.path, file.sha256, look.phash, look.second, one.face, one.embedding, frame, measured, warnings
-    )
+        file.name, file.path, file.sha256, look.phash, look.second, one.face, one.embedding, frame, measured, warnings,
+        framings_of(asked, frame, one.face.landmarks, others, *look.size),
+    )  # fmt: skip
 
 
 def dominant_face(look: Look, limits: Limits) -> SeenFace | None:
