@@ -101,6 +101,8 @@ class PrepareSection(Section):
     """Detector confidence from which something counts as a face."""
     second_face: Fraction = 0.6
     """Another face at least this wide, as a share of the person's, is kept out of the sample; else `several-faces`."""
+    on_look_alikes: Choice = "reject"
+    """What to do where several such faces look like the person: `look-alikes`. Kept: the one that does most."""
     framings: Annotated[list[Literal["face", "head-and-shoulders", "half-body"]], Field(min_length=1, max_length=3)] = [
         "face"
     ]
@@ -110,12 +112,10 @@ class PrepareSection(Section):
     """
     max_upscale: Annotated[float, Field(ge=1.0, le=16.0)] | None = None
     """Largest enlargement of a photo in a sample; a framing that needs more is left out. None: any."""
-    on_look_alikes: Choice = "reject"
-    """What to do where several such faces look like the person: `look-alikes`. Kept: the one that does most."""
     same_person: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.3
     """Gate similarity to the consensus below which a photo is always `other-person`.
 
-    The threshold lies in the album's widest gap, from here to 0.25 above.
+    The threshold itself lies about 0.33 below what is usual for the person's photos, but not below this.
     """
     burst: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.97
     """Gate similarity from which two photos count as one burst and share a role."""

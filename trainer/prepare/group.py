@@ -42,13 +42,21 @@ def find_person(
     known = anchor is not None or len(alone) >= MIN_ALONE
     person = consensus_of([one.embedding for one in alone], same_person, anchor) if known else None
     photos, rejected, strangers = [], [], []
+    beside = 0
     for file, look in seen:
         try:
             photos.append(_photo_of(file, look, person, limits, asked))
         except UnusablePicture as problem:
             rejected.append(Rejection(file.name, problem.code, problem.reason, problem.hint))
             strangers += [look.faces[0].embedding] if problem.code == "other-person" else []
-    unclear = [] if person is None else doubts([p.embedding for p in photos], strangers, person.gap, same_person)
+            beside += problem.code == "look-alikes"
+    if person is None:
+        return Found(photos, rejected, [])
+    beside += sum("look-alikes" in photo.warnings for photo in photos)
+    unclear = doubts(
+        [photo.embedding for photo in photos], strangers, person.gap, same_person,
+        seconds=[photo.second for photo in photos], beside=beside, referred=anchor is not None,
+    )  # fmt: skip
     return Found(photos, rejected, unclear)
 
 

@@ -27,7 +27,7 @@ from trainer.records import Framed, Photo, PhotoFile, Rejection, Split
 from trainer.run import write_json, write_lines
 
 __all__ = ["VERSION", "Eyes", "Settings", "prepare", "read_framed", "read_split"]
-VERSION = 5  # part of the fingerprint: raise it when the stage's output changes
+VERSION = 6  # part of the fingerprint: raise it when the stage's output changes
 
 
 def prepare(
