@@ -83,7 +83,7 @@ def at_two_ages(rng: np.random.Generator) -> list[Floats]:
 def test_dates_tell_different_ages_from_two_people() -> None:
     kept = at_two_ages(np.random.default_rng(0))
     year = int(YEAR_S)
-    apart = [index * 1000 for index in range(5)] + [8 * year + index * 1000 for index in range(4)]
+    apart = [index * 1000 for index in range(5)] + [9 * year + index * 1000 for index in range(4)]
     (said,) = doubts(kept, [], 0.25, 0.3, seconds=apart)
     assert TWO_KINDS_SAID in said
     assert "8 years or more" in said
