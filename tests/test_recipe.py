@@ -50,6 +50,13 @@ def test_the_judge_must_not_be_the_gate(tmp_path: Path) -> None:
         load_recipe(path)
 
 
+def test_a_framing_is_asked_for_once(tmp_path: Path) -> None:
+    path = write(tmp_path, "prepare: {framings: [face, half-body, face]}\n")
+    with pytest.raises(RecipeError, match="names a framing twice"):
+        load_recipe(path)
+    assert load_recipe("portrait-tiny", ["prepare.framings=[half-body]"]).recipe.prepare.framings == ["half-body"]
+
+
 def test_an_override_wins_and_says_so() -> None:
     layered = load_recipe("portrait-tiny", ["fit.rank=8"])
     assert layered.recipe.fit.rank == 8

@@ -234,11 +234,17 @@ def weights_list(json: Json = False) -> None:
         from trainer.weights import WEIGHTS, cache_folder, state_of
 
         rows = [
-            {"file": w.file, "state": state_of(w.file, cache_folder()), "licence": w.licence, "sha256": w.sha256}
+            {
+                "file": w.file, "state": state_of(w.file, cache_folder()), "licence": w.licence, "sha256": w.sha256,
+                "only_for": w.only_for or None,
+            }
+            for w in WEIGHTS.values()
+        ]  # fmt: skip
+        table = [
+            (w.file, state_of(w.file, cache_folder()), w.licence, w.sha256[:12], w.only_for or "every run")
             for w in WEIGHTS.values()
         ]
-        table = [(row["file"], row["state"], row["licence"], row["sha256"][:12]) for row in rows]
-        console.table(str(cache_folder()), table, ("file", "state", "licence", "sha256"))
+        console.table(str(cache_folder()), table, ("file", "state", "licence", "sha256", "needed for"))
         return {"folder": str(cache_folder()), "files": rows}
 
     _run("weights list", json, work)
@@ -246,15 +252,18 @@ def weights_list(json: Json = False) -> None:
 
 @weights_app.command("get")
 def weights_get(
-    again: Annotated[bool, typer.Option("--again", help="Also replace altered files.")] = False, json: Json = False
+    again: Annotated[bool, typer.Option("--again", help="Also replace altered files.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="Also those that only some recipes need.")] = False,
+    json: Json = False,
 ) -> None:
     """Bring the missing files into the user cache and verify them."""
 
     def work(console: Console) -> dict[str, Any]:
-        from trainer.weights import cache_folder, fetch
+        from trainer.weights import WEIGHTS, cache_folder, download_words, fetch, needed
 
-        console.say("bringing face model files (56 MB, once)")
-        brought = fetch(cache_folder(), again)
+        files = list(WEIGHTS) if whole else needed()
+        console.say(f"bringing face model files ({download_words(files)}, once)")
+        brought = fetch(cache_folder(), again, files)
         console.result(f"{len(brought)} brought into {cache_folder()}; all are whole")
         return {"folder": str(cache_folder()), "brought": brought}
 

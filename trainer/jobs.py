@@ -16,7 +16,7 @@ from trainer.recipe import Recipe
 from trainer.records import RGB, Checkpoint
 from trainer.run import Stage, sha256_of
 from trainer.subject import Subject
-from trainer.weights import WEIGHTS, cache_folder
+from trainer.weights import MASKS, WEIGHTS, cache_folder, needed
 
 if TYPE_CHECKING:
     from trainer.bases.base import Base
@@ -67,6 +67,7 @@ class Jobs:
     def prepare(self, stages: Mapping[str, Stage]) -> Job:
         from trainer.faces.attributes import AttributeReader
         from trainer.faces.base import get_detector
+        from trainer.faces.masks import Masker
         from trainer.prepare import stage
         from trainer.prepare.quality import Limits
 
@@ -83,20 +84,25 @@ class Jobs:
             "captions": self.caption_hashes,
             "captioner": self.captioner_sha256,
             "subject": self.subject.name,
+            "mask": self.mask,
         }
         settings = stage.Settings(
             limits=Limits(**{name: getattr(p, name) for name in Limits.__slots__}),
             size_px=self.base.size_px,
             reference=self.reference,
             subject=self.subject.name,
-            **{name: getattr(p, name) for name in stage.Settings.__slots__ if hasattr(p, name)},
+            mask=self.mask,
+            framings=tuple(p.framings),
+            **{name: getattr(p, name) for name in stage.Settings.__slots__ if hasattr(p, name) and name != "framings"},
         )
         if self.adapter is not None:
             settings = replace(settings, seal_all=True, min_photos=MIN_SCORED_PHOTOS)
 
         def work(part: Path) -> dict[str, Any]:
             weights = cache_folder()
-            eyes = stage.Eyes(get_detector(weights), self._embedder(self.recipe.faces.gate), AttributeReader(weights))
+            masker = None if self.mask == "box" else Masker(weights)
+            gate = self._embedder(self.recipe.faces.gate)
+            eyes = stage.Eyes(get_detector(weights), gate, AttributeReader(weights), masker)
             return stage.prepare(self.album, settings, eyes, part, self.cache, self.console)
 
         return Job(inputs, work)
@@ -236,7 +242,7 @@ class Jobs:
             "recipe": self.recipe.model_dump(mode="json"),
             "recipe_sha256": self.recipe.sha256(),
             "photos": sorted(self.photo_hashes.values()),
-            "weights": {weight.file: weight.sha256 for weight in WEIGHTS.values()},
+            "weights": {file: WEIGHTS[file].sha256 for file in self.model_files},
             "base_sha256": self.base.sha256,
             "versions": {name: importlib.metadata.version(name) for name in ("likeness-trainer", *PACKAGES)},
             "consent": self.subject.consent(),
@@ -252,6 +258,16 @@ class Jobs:
         if self.recipe.fit.warm_start is not None:
             lock["warm_start_sha256"] = sha256_of(Path(self.recipe.fit.warm_start))
         return lock
+
+    @cached_property
+    def mask(self) -> str:
+        """`fit.mask`, where anything is fitted."""
+        return self.recipe.fit.mask if self.adapter is None else "box"
+
+    @cached_property
+    def model_files(self) -> list[str]:
+        """The pinned model files that this run needs."""
+        return needed() if self.mask == "box" else needed(MASKS)
 
     @cached_property
     def photo_hashes(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE, STAGES, Job, Jobs, hash
 from trainer.recipe import Layered, Recipe, load_recipe
 from trainer.run import Run, Stage, exclusive, fingerprint_of, open_run, saying_disk_full
 from trainer.subject import Subject, find_subject
-from trainer.weights import WEIGHTS, cache_folder, fetch
+from trainer.weights import cache_folder, download_words, fetch
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Pipeline:
             started = time.monotonic()
             if self.subject.consent() is None:
                 self.console.say("no consent.toml beside the photos: train only a person who has agreed to it")
-            self._bring_weights()
+            self._bring_weights(jobs.model_files)
             run = self._open(folder, jobs.lock())
             stages = self._stages(run, jobs, until)
             seconds = time.monotonic() - started
@@ -79,12 +79,13 @@ class Pipeline:
                 break
         return stages
 
-    def _bring_weights(self) -> None:
-        missing = [file for file in WEIGHTS if not (cache_folder() / file).is_file()]
+    def _bring_weights(self, files: Sequence[str]) -> None:
+        missing = [file for file in files if not (cache_folder() / file).is_file()]
         if missing:
-            self.console.say(f"bringing {len(missing)} face model files (56 MB, once) into {cache_folder()}")
+            size = download_words(missing)
+            self.console.say(f"bringing {len(missing)} face model files ({size}, once) into {cache_folder()}")
         with saying_disk_full(cache_folder()):
-            fetch(cache_folder())
+            fetch(cache_folder(), files=files)
 
     def _open(self, folder: Path, lock: dict[str, Any]) -> Run:
         run = open_run(folder, self.recipe.name, lock)

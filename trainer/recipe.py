@@ -203,6 +203,8 @@ def _cross_checks(recipe: Recipe, path: Path) -> list[str]:
         problems.append(
             f"{path}: prepare.select_share + prepare.report_share: at most 0.6, something must be left to fit"
         )
+    if len(set(recipe.prepare.framings)) < len(recipe.prepare.framings):
+        problems.append(f"{path}: prepare.framings: names a framing twice")
     problems += [f"{path}: {problem}" for problem in (*_caption_checks(recipe), *_fit_checks(recipe))]
     if recipe.base.name != "portrait-tiny" and not recipe.base.path:
         problems.append(f"{path}: base.path: needed for {recipe.base.name} (a folder or hub name)")

@@ -85,7 +85,8 @@ class Photo:
         second: capture time in seconds since the epoch, where EXIF has it.
         face: the subject's, in pixels of the upright photo.
         embedding: the gate's (d,) unit vector.
-        frame: the square of the photo to learn from.
+        frame: the square of the photo to learn from, in the base's framing.
+        framings: squares by name, where others than that one are learned from.
         measured: the numbers of `trainer.prepare.quality` and of the framing.
         warnings: codes of what is below a threshold but kept.
     """
@@ -100,6 +101,7 @@ class Photo:
     frame: Square
     measured: Mapping[str, float | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    framings: Mapping[str, Square] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +151,13 @@ class Sample:
     Attributes:
         path: PNG of the base's resolution.
         face_box: the face in that picture, as fractions of its width and height (left, top, right, bottom).
+        mask: a gray PNG of the same size, white where the loss should look closer; None: in the face's box.
     """
 
     path: Path
     caption: str
     face_box: tuple[float, float, float, float]
+    mask: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ REPLAYS = "replay"
 # What must come out equal, in the order in which a difference would spread: words, stage, files.
 COMPARED = (
     ("which photos are sealed", PREPARE, ("split.json",)),
-    ("the samples and their captions", PREPARE, ("metadata.jsonl", "images/*.png")),
+    ("the samples and their captions", PREPARE, ("metadata.jsonl", "images/*.png", "masks/*.png")),
     ("the losses", FIT, ("metrics.jsonl",)),
     ("the checkpoints", FIT, ("checkpoints/*/*.safetensors",)),
     ("the scored pictures", EVALUATE, ("samples/**/*.png",)),

@@ -103,10 +103,19 @@ class PrepareSection(Section):
     """Another face at least this wide, as a share of the person's, is kept out of the sample; else `several-faces`."""
     on_look_alikes: Choice = "reject"
     """What to do where several such faces look like the person: `look-alikes`. Kept: the one that does most."""
+    framings: Annotated[list[Literal["face", "head-and-shoulders", "half-body"]], Field(min_length=1, max_length=3)] = [
+        "face"
+    ]
+    """Framings of each photo to learn from. `face` is the base's own; wider ones are made where the photo has them.
+
+    About 23, 50 and 87 cm wide.
+    """
+    max_upscale: Annotated[float, Field(ge=1.0, le=16.0)] | None = None
+    """Largest enlargement of a photo in a sample; a framing that needs more is left out. None: any."""
     same_person: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.3
     """Gate similarity to the consensus below which a photo is always `other-person`.
 
-    The threshold lies in the album's widest gap, from here to 0.25 above.
+    The threshold itself lies about 0.33 below what is usual for the person's photos, but not below this.
     """
     burst: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.97
     """Gate similarity from which two photos count as one burst and share a role."""
@@ -179,7 +188,10 @@ class FitSection(Section):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: the same result in less memory, about a third slower."""
     face_weight: Annotated[float, Field(ge=1.0, le=20.0)] = 2.0
-    """Loss weight inside the face box against 1.0 outside."""
+    """Loss weight inside what `mask` says against 1.0 outside."""
+    mask: Literal["box", "face", "person"] = "box"
+    """Where `face_weight` counts: the face's box; its outline, forehead to chin (MediaPipe's mesh, arXiv 1907.06724);
+    everybody in the sample, hair and clothes too (MediaPipe's selfie segmentation)."""
     caption_dropout: Fraction = 0.0
     """Share of samples trained on the empty caption. 0 with a prior: it keeps that caption, and so guidance, alive."""
     wordings: Annotated[int, Field(ge=1, le=64)] = 6

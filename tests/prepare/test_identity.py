@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.faces.base import get_detector, get_embedder
 from trainer.pictures import open_picture
-from trainer.prepare.identity import consensus_of, largest_group, widest_gap
+from trainer.prepare.identity import DROP, LEEWAY, consensus_of, largest_group, widest_gap
 from trainer.records import Floats
 
 STRANGER = Path(__file__).resolve().parent.parent / "data" / "stranger.jpg"
@@ -65,3 +65,30 @@ def test_real_photos_agree_and_a_real_stranger_does_not(engine: str, demo_files:
     likeness = np.array(vectors) @ largest_group(vectors, 0.3)
     assert likeness[:-1].min() > likeness[-1] + 0.1
     assert likeness[-1] < 0.3
+
+
+@given(st.floats(0.75, 0.95), st.integers(0, 99))
+def test_the_threshold_follows_how_alike_the_album_s_own_photos_are(alike: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    own = np.eye(64)[:1] + np.sqrt(1 / alike**2 - 1) * unit(rng.standard_normal((12, 64)) * (np.arange(64) > 0))
+    person = consensus_of(list(unit(own).astype(np.float32)), 0.3)
+    usual = float(np.median(unit(own) @ person.vector))
+    assert person.threshold >= 0.3
+    assert person.threshold == pytest.approx(max(0.3 + LEEWAY / 2, usual - DROP), abs=2 * LEEWAY)
+    assert (unit(own) @ person.vector >= person.threshold).mean() > 0.8
+
+
+def test_a_look_alike_at_a_half_is_kept_only_where_the_person_s_own_photos_differ() -> None:
+    rng, axes = np.random.default_rng(0), np.eye(64, dtype=np.float32)
+    alike = (0.5 * axes[0] + np.sqrt(1 - 0.5**2) * axes[9])[None]
+    steady = np.concatenate([around(0, 14, rng), alike])
+    person = consensus_of(list(steady), 0.3)
+    assert (steady @ person.vector >= person.threshold).tolist() == [True] * 14 + [False]
+    varied = unit(axes[:1] + 0.8 * unit(rng.standard_normal((14, 64)) * (np.arange(64) > 9)))
+    mixed = np.concatenate([varied, alike]).astype(np.float32)
+    person = consensus_of(list(mixed), 0.3)
+    assert (mixed @ person.vector >= person.threshold).all()
+
+
+def unit(rows: Floats) -> Floats:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

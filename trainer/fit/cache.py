@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from trainer.bases.base import Base
 from trainer.bases.conditioning import Conditioning
@@ -42,7 +44,15 @@ def read_samples(folder: Path) -> list[Sample]:
     """The samples of a prepared imagefolder, in the order of metadata.jsonl."""
     lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    return [Sample(folder / row["file_name"], row["text"], tuple(row["face_box"])) for row in rows]
+    return [
+        Sample(
+            folder / row["file_name"],
+            row["text"],
+            tuple(row["face_box"]),
+            folder / row["mask_file_name"] if "mask_file_name" in row else None,
+        )
+        for row in rows
+    ]
 
 
 def build_cache(
@@ -60,7 +70,7 @@ def build_cache(
         views = [rgb_u8, rgb_u8[:, ::-1]] if mirror else [rgb_u8]
         said.append([captions, [mirrored_caption(caption) for caption in captions]][: len(views)])
         encoded = base.encode_images(views)
-        weight = face_weights(sample.face_box, encoded.shape[-2], encoded.shape[-1], face_weight)
+        weight = weights_of(sample, encoded.shape[-2], encoded.shape[-1], face_weight)
         latents.append(encoded)
         weights.append(torch.stack([weight, weight.flip(-1)][: len(views)]))
         on_sample()
@@ -96,6 +106,23 @@ def mirrored_caption(caption: str) -> str:
 def class_caption(caption: str, trigger: str) -> str:
     """The caption without the trigger: about anybody of that class."""
     return caption.replace(f"{trigger} ", "", 1)
+
+
+def weights_of(sample: Sample, height: int, width: int, face_weight: float) -> Tensor:
+    """(1, height, width) loss weights of a sample, by its mask, else by its face's box."""
+    if sample.mask is None:
+        return face_weights(sample.face_box, height, width, face_weight)
+    return mask_weights(np.asarray(Image.open(sample.mask).convert("L")), height, width, face_weight)
+
+
+def mask_weights(mask_u8: npt.NDArray[np.uint8], height: int, width: int, face_weight: float) -> Tensor:
+    """(1, height, width) loss weights: `face_weight` where the (h, w) mask is 255, 1 where it is 0, scaled to mean 1.
+
+    In between, and where a latent's pixel lies on the edge, as much of it as the mask covers.
+    """
+    covered = functional.adaptive_avg_pool2d(torch.from_numpy(mask_u8 / np.float32(255))[None], (height, width))
+    weight = 1 + (face_weight - 1) * covered
+    return weight / weight.mean()
 
 
 def face_weights(box: Sequence[float], height: int, width: int, face_weight: float) -> Tensor:

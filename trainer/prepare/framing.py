@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -18,6 +19,28 @@ GRID = 24
 SIDES = 33  # tried between the base's framing and the tightest
 # A shift by a tenth of the side costs as much as a framing that is a tenth tighter.
 SHIFT_COST = 10.0
+FACE_FRAMING = "face"  # the base's own: the head
+# Wider squares: how many times as wide as the base's, and where the landmarks' centre lies, as shares of the side.
+# With 63 mm between the eyes the base's framing is 230 mm wide, so these are 500 and 870 mm, with 5 to 6 cm of air.
+WIDER = {"head-and-shoulders": (2.2, (0.5, 0.37)), "half-body": (3.8, (0.5, 0.22))}
+NARROWEST, MOST_SHIFT = 0.85, 0.15  # of the side wanted; beyond, a photo does not have that framing
+WIDER_SIDES = 7  # tried between the two
+
+
+@dataclass(frozen=True, slots=True)
+class Framings:
+    """Which framings are asked of a photo; meanings as in `trainer.sections.PrepareSection`.
+
+    Attributes:
+        size_px: side of the samples.
+    """
+
+    names: tuple[str, ...] = (FACE_FRAMING,)
+    size_px: int = 1
+    max_upscale: float | None = None
+
+
+FACE_ALONE = Framings()
 
 
 def cut_share(landmarks: Floats, width: int, height: int) -> float:
@@ -60,10 +83,58 @@ def portrait_frame(landmarks: Floats, others: Sequence[Floats], width: int, heig
     return min(candidates, key=lambda square: _cost(square, wanted))
 
 
-def _placed(side: float, wanted: Square, face: Box, apart: Sequence[Box], width: int, height: int) -> Iterator[Square]:
+def framings_of(
+    asked: Framings, frame: Square, landmarks: Floats, others: Sequence[Floats], width: int, height: int
+) -> dict[str, Square]:
+    """The squares asked for that the photo has, by name; empty where the base's own framing alone is asked for.
+
+    `frame` is `portrait_frame` of the same. Raises UnusablePicture, `no-framing`, where the photo has none of them.
+    """
+    found: dict[str, Square] = {}
+    missing = []
+    for name in asked.names:
+        square = frame if name == FACE_FRAMING else wider_frame(name, landmarks, others, width, height)
+        if square is None:
+            missing.append(f"{name} does not fit into the photo")
+        elif asked.max_upscale is not None and asked.size_px > asked.max_upscale * square[2]:
+            times = asked.size_px / square[2]
+            missing.append(f"{name} would be enlarged {times:.1f} times, at most {asked.max_upscale:g}")
+        else:
+            found[name] = square
+    if not found:
+        raise UnusablePicture(
+            "no-framing", "; ".join(missing), "use a larger photo, or change prepare.framings or prepare.max_upscale"
+        )
+    return {} if asked.names == (FACE_FRAMING,) else found
+
+
+def wider_frame(name: str, landmarks: Floats, others: Sequence[Floats], width: int, height: int) -> Square | None:
+    """The square of `WIDER` around the face with these (5, 2) landmarks; None where the photo does not have it.
+
+    It may be shifted and narrowed a little to stay inside the photo and without the faces of `others`.
+    """
+    factor, centre = WIDER[name]
+    side = factor * portrait_square(landmarks)[2]
+    x, y = (float(v) for v in landmarks.mean(0))
+    wanted = x - centre[0] * side, y - centre[1] * side, side
+    face, apart = _inside(face_bounds(landmarks), width, height), [face_bounds(other) for other in others]
+    candidates = [
+        square
+        for tried in np.geomspace(side, NARROWEST * side, WIDER_SIDES)
+        if tried <= min(width, height)
+        for square in _placed(float(tried), wanted, face, apart, width, height, centre)
+        if _shift(square, wanted, centre) <= MOST_SHIFT**2
+    ]
+    return min(candidates, key=lambda square: _cost(square, wanted, centre), default=None)
+
+
+def _placed(
+    side: float, wanted: Square, face: Box, apart: Sequence[Box], width: int, height: int,
+    centre: tuple[float, float] = CENTRE,
+) -> Iterator[Square]:  # fmt: skip
     """Squares of this side that hold the face, stay in the photo and meet no other face: the best place and the edges
     of the others."""
-    left, top = _centred(side, wanted)
+    left, top = _centred(side, wanted, centre)
     x_range, y_range = _range(face[0], face[2], side, width), _range(face[1], face[3], side, height)
     lefts = [left, *(edge for other in apart for edge in (other[0] - side, other[2]))]
     tops = [top, *(edge for other in apart for edge in (other[1] - side, other[3]))]
@@ -83,18 +154,22 @@ def _clip(value: float, allowed: tuple[float, float]) -> float:
     return float(min(max(value, allowed[0]), max(allowed)))
 
 
-def _centred(side: float, wanted: Square) -> tuple[float, float]:
+def _centred(side: float, wanted: Square, centre: tuple[float, float]) -> tuple[float, float]:
     """Left and top of the square of this side that has the face where the wanted one has it."""
     left, top, whole = wanted
-    return left + CENTRE[0] * (whole - side), top + CENTRE[1] * (whole - side)
+    return left + centre[0] * (whole - side), top + centre[1] * (whole - side)
 
 
-def _cost(square: Square, wanted: Square) -> float:
+def _cost(square: Square, wanted: Square, centre: tuple[float, float] = CENTRE) -> float:
     """How far a square is from the wanted one: tighter, and with the face elsewhere in it."""
+    return float(np.log(wanted[2] / square[2])) + SHIFT_COST * _shift(square, wanted, centre)
+
+
+def _shift(square: Square, wanted: Square, centre: tuple[float, float]) -> float:
+    """How far the face is from where the wanted square has it, as a share of the side, squared."""
     left, top, side = square
-    best_left, best_top = _centred(side, wanted)
-    shift = ((left - best_left) ** 2 + (top - best_top) ** 2) / side**2
-    return float(np.log(wanted[2] / side)) + SHIFT_COST * shift
+    best_left, best_top = _centred(side, wanted, centre)
+    return ((left - best_left) ** 2 + (top - best_top) ** 2) / side**2
 
 
 def _meets(square: Square, box: Box) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from trainer.faces.align import portrait_square
 from trainer.pictures import UnusablePicture
 from trainer.prepare.doubts import doubts
-from trainer.prepare.framing import outside_share, portrait_frame
+from trainer.prepare.framing import FACE_ALONE, Framings, framings_of, outside_share, portrait_frame
 from trainer.prepare.identity import Consensus, consensus_of
 from trainer.prepare.looks import Look, SeenFace
 from trainer.prepare.quality import Limits, check_quality
@@ -28,7 +28,9 @@ class Found:
     doubts: list[str]
 
 
-def find_person(seen: Seen, limits: Limits, same_person: float, anchor: Floats | None = None) -> Found:
+def find_person(
+    seen: Seen, limits: Limits, same_person: float, anchor: Floats | None = None, asked: Framings = FACE_ALONE
+) -> Found:
     """The person's face in every photo; `anchor` is the gate's (d,) unit vector of a reference face.
 
     Photos of one clear face say who the person is; then all faces of the others are compared.
@@ -40,13 +42,21 @@ def find_person(seen: Seen, limits: Limits, same_person: float, anchor: Floats |
     known = anchor is not None or len(alone) >= MIN_ALONE
     person = consensus_of([one.embedding for one in alone], same_person, anchor) if known else None
     photos, rejected, strangers = [], [], []
+    beside = 0
     for file, look in seen:
         try:
-            photos.append(_photo_of(file, look, person, limits))
+            photos.append(_photo_of(file, look, person, limits, asked))
         except UnusablePicture as problem:
             rejected.append(Rejection(file.name, problem.code, problem.reason, problem.hint))
             strangers += [look.faces[0].embedding] if problem.code == "other-person" else []
-    unclear = [] if person is None else doubts([p.embedding for p in photos], strangers, person.gap, same_person)
+            beside += problem.code == "look-alikes"
+    if person is None:
+        return Found(photos, rejected, [])
+    beside += sum("look-alikes" in photo.warnings for photo in photos)
+    unclear = doubts(
+        [photo.embedding for photo in photos], strangers, person.gap, same_person,
+        seconds=[photo.second for photo in photos], beside=beside, referred=anchor is not None,
+    )  # fmt: skip
     return Found(photos, rejected, unclear)
 
 
@@ -91,7 +101,7 @@ def _one_of(alike: Sequence[SeenFace], person: Consensus, limits: Limits) -> tup
     return best, ("look-alikes",) if limits.on_look_alikes == "warn" else ()
 
 
-def _photo_of(file: PhotoFile, look: Look, person: Consensus | None, limits: Limits) -> Photo:
+def _photo_of(file: PhotoFile, look: Look, person: Consensus | None, limits: Limits, asked: Framings) -> Photo:
     """Raises UnusablePicture for a photo that shows nobody, somebody else, or the person badly."""
     one, warnings = subject_in(look, person, limits)
     warnings += check_quality(one.quality, limits)
@@ -105,8 +115,9 @@ def _photo_of(file: PhotoFile, look: Look, person: Consensus | None, limits: Lim
     likeness = None if person is None else round(person.likeness(one.embedding), 4)
     measured = {**asdict(one.quality), "outside": round(outside, 4), "filled": round(filled, 4), "likeness": likeness}
     return Photo(
-        file.name, file.path, file.sha256, look.phash, look.second, one.face, one.embedding, frame, measured, warnings
-    )
+        file.name, file.path, file.sha256, look.phash, look.second, one.face, one.embedding, frame, measured, warnings,
+        framings_of(asked, frame, one.face.landmarks, others, *look.size),
+    )  # fmt: skip
 
 
 def dominant_face(look: Look, limits: Limits) -> SeenFace | None:

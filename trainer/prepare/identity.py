@@ -10,10 +10,13 @@ import numpy as np
 from trainer.faces.base import cosine_matrix
 from trainer.records import Floats
 
-# Cosines above `same_person`, found with scripts/bench/strangers.py: how close look-alikes are, and how far up the
-# threshold may go where the album has a gap there.
+# Cosines above `same_person`, found with scripts/bench/strangers.py --half develop: how close look-alikes are, and how
+# far up the threshold may go, where the album has a gap there, while the mean is looked for.
 LOOK_ALIKE, BAND = 0.2, 0.25
 ROUNDS = 2
+# How far below the median of the person's own photos the last threshold lies, and how far up or down of there the
+# album's gap may be; found in the same way. Anybody from 0.31 to 0.36 does as well.
+DROP, LEEWAY = 0.33, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,12 @@ class Consensus:
 def consensus_of(embeddings: Sequence[Floats], same_person: float, anchor: Floats | None = None) -> Consensus:
     """The person of these (d,) unit vectors, or who looks like `anchor`.
 
-    The mean is first that of the largest group of look-alikes, or the anchor; then of those above the threshold, and
-    of the anchor. Raises ValueError where there is neither a vector nor an anchor.
+    The mean is first that of the largest group of look-alikes, or the anchor; then of those above a lenient threshold,
+    and of the anchor. The last threshold is stricter, and measured by how alike the album's own photos are: a person
+    whose photos differ much is not held to the likeness of one whose photos do not. A photo that it rejects has still
+    pulled the mean its way, so that doubtful ones are not the further out for being doubted.
+
+    Raises ValueError where there is neither a vector nor an anchor.
     """
     vectors = np.asarray(embeddings, np.float32)
     whom = "the other photos" if anchor is None else "the reference photo and the photos like it"
@@ -54,6 +61,10 @@ def consensus_of(embeddings: Sequence[Floats], same_person: float, anchor: Float
         if not len(kept):
             return Consensus(mean, same_person, BAND, whom)
         mean = _unit(kept.mean(0) if anchor is None else np.concatenate([kept, anchor[None]]).mean(0))
+    likeness = vectors @ mean
+    usual = float(np.median(likeness[likeness >= (low + high) / 2])) if (likeness >= (low + high) / 2).any() else 1.0
+    lowest = max(same_person, usual - DROP - LEEWAY)
+    low, high = widest_gap(likeness, lowest, max(lowest + LEEWAY, usual - DROP + LEEWAY))
     return Consensus(mean, (low + high) / 2, high - low, whom)
 
 
