@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from captions import SEX_WORDS
-from pictures import HELD_OUT, held_out_split, load_pixels, read_pictures, to_tensor
+from pictures import HELD_OUT, held_out_split, load_pixels, numbered, read_pictures, to_tensor
 from train_autoencoder import load_autoencoder
 
 from trainer.faces.base import get_detector, get_embedder
 from trainer.weights import cache_folder, fetch
 
 Measured = tuple[float, float]
+NEW = "people in no training picture"
 
 
 def main() -> None:
@@ -32,13 +33,17 @@ def main() -> None:
     args = parser.parse_args()
     fetch(cache_folder())
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
-    rows = np.sort(held_out_split(len(pixels))[1][: args.count])
+    trained, held_out = held_out_split(len(pixels))
+    rows = np.sort(held_out[: args.count])
     model = published_autoencoder(args.base) if args.base else load_autoencoder(args.out)
     measured = kept(pixels[rows], restored(model, pixels[rows]))
-    facts = [dict(picture.facts, source=picture.source) for picture in read_pictures(args.pictures)]
+    told = [(picture.source, picture.person, picture.facts) for picture in read_pictures(args.pictures)]
+    people = numbered([(source, person) for source, person, _ in told])
+    new = ~np.isin(people[rows], people[trained])
     by_label: dict[str, list[Measured | None]] = defaultdict(list)
-    for row, one in zip(rows, measured, strict=True):
-        for label in ("all", *labels(facts[row])):
+    for row, one, is_new in zip(rows, measured, new, strict=True):
+        source, _, facts = told[row]
+        for label in ("all", *([NEW] if is_new else []), *labels(facts, source)):
             by_label[label].append(one)
     print(table(by_label))
 
@@ -80,9 +85,9 @@ def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 0.25)))
 
 
-def labels(facts: dict[str, str]) -> list[str]:
+def labels(facts: dict[str, str], source: str) -> list[str]:
     """The groups that a picture counts in: class word, group and source, where known."""
-    named = (SEX_WORDS.get(facts.get("sex", "")), facts.get("group"), facts["source"])
+    named = (SEX_WORDS.get(facts.get("sex", "")), facts.get("group"), source)
     return [label for label in named if label]
 
 

@@ -68,6 +68,18 @@ def held_out_split(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
     return np.sort(order[held_out:]), order[:held_out]
 
 
+def numbered(people: list[tuple[str, int | None]]) -> np.ndarray:
+    """(n,) one number a person; pictures of nobody known count as as many people."""
+    numbers: dict[object, int] = {}
+    return np.array(
+        [
+            numbers.setdefault((source, index, "unknown") if person is None else (source, person), len(numbers))
+            for index, (source, person) in enumerate(people)
+        ],
+        np.int64,
+    )
+
+
 def load_pixels(pictures: Path, cache: Path) -> npt.NDArray[np.uint8]:
     """(n, 128, 128, 3) uint8, decoded once and memory-mapped afterwards."""
     if not cache.exists():

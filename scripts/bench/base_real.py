@@ -9,7 +9,7 @@ import numpy as np
 from base_samples import GROUPS
 from captions import SEX_WORDS, load_words
 from distances import Pool
-from pictures import held_out_split, load_pixels, read_pictures
+from pictures import held_out_split, load_pixels, numbered, read_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,4 @@ def read_real(pictures: Path, cache: Path) -> Real:
         numbered([(source, person) for source, person, _ in told]),
         np.random.default_rng(1).permutation(trained),
         held_out,
-    )
-
-
-def numbered(people: list[tuple[str, int | None]]) -> np.ndarray:
-    """(n,) one number a person; pictures of nobody known count as as many people."""
-    numbers: dict[object, int] = {}
-    return np.array(
-        [
-            numbers.setdefault((source, index, "unknown") if person is None else (source, person), len(numbers))
-            for index, (source, person) in enumerate(people)
-        ],
-        np.int64,
     )

@@ -10,8 +10,8 @@ import base_tables
 import check_autoencoder
 import numpy as np
 import pytest
-from base_real import Real, numbered, read_real
-from pictures import framed, read_pictures
+from base_real import Real, read_real
+from pictures import framed, numbered, read_pictures
 from PIL import Image
 
 from trainer.bases.base import get_base
