@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,14 +13,14 @@ from trainer.album import Album
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
 from trainer.recipe import Recipe
-from trainer.records import RGB, Checkpoint
+from trainer.records import Checkpoint
 from trainer.run import Stage, sha256_of
+from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of
 from trainer.subject import Subject
 from trainer.weights import WEIGHTS, cache_folder
 
 if TYPE_CHECKING:
     from trainer.bases.base import Base
-    from trainer.faces.base import Embedder
     from trainer.fit.settings import Settings
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
@@ -96,7 +96,9 @@ class Jobs:
 
         def work(part: Path) -> dict[str, Any]:
             weights = cache_folder()
-            eyes = stage.Eyes(get_detector(weights), self._embedder(self.recipe.faces.gate), AttributeReader(weights))
+            eyes = stage.Eyes(
+                get_detector(weights), embedder_of(self.recipe, self.recipe.faces.gate), AttributeReader(weights)
+            )
             return stage.prepare(self.album, settings, eyes, part, self.cache, self.console)
 
         return Job(inputs, work)
@@ -111,6 +113,8 @@ class Jobs:
             "fit": f.model_dump(mode="json"),
             "base": self.base.sha256,
         }
+        if f.stop_after is not None:
+            inputs["check"] = decides_checks(self.recipe)
         if f.warm_start is not None:
             inputs["warm_start"] = sha256_of(Path(f.warm_start))
         settings = fit_settings(self.recipe)
@@ -121,13 +125,15 @@ class Jobs:
             base = self._load_base(f.precision)
             # Sums that several threads share out are rounded otherwise by another number of them.
             threads = {"threads": torch.get_num_threads()}
-            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console) | threads
+            prepared, check = stages[PREPARE].folder, self._scoring.check(stages[PREPARE].folder, part)
+            return stage.fit(prepared, base, settings, part, self.console, check) | threads
 
         return Job(inputs, work)
 
     def evaluate(self, stages: Mapping[str, Stage]) -> Job:
         from trainer.evaluate import stage
         from trainer.fit.checkpoint import find_checkpoints
+        from trainer.prepare.stage import read_split
 
         inputs = {
             "version": stage.VERSION,
@@ -139,7 +145,9 @@ class Jobs:
         }
 
         def work(part: Path) -> dict[str, Any]:
-            evaluator = self._evaluator(stages[PREPARE].folder, part)
+            prepared = stages[PREPARE].folder
+            checked = stages[FIT].folder / CHECKS / "samples" if FIT in stages else None
+            evaluator = self._scoring.evaluator(prepared, part, read_split(prepared), checked)
             said = self._card_head(), _cost(stages), stages[PREPARE].facts["doubts"]
             if self.adapter is not None:
                 return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], *said)
@@ -149,42 +157,6 @@ class Jobs:
             return stage.evaluate(evaluator, checkpoints, *said)
 
         return Job(inputs, work)
-
-    def _evaluator(self, prepared: Path, part: Path) -> Any:
-        from trainer.bases.base import resolve_precision
-        from trainer.evaluate import stage
-        from trainer.evaluate.clip import ClipScorer
-        from trainer.evaluate.sample import Sampling
-        from trainer.faces.attributes import AttributeReader
-        from trainer.faces.base import get_detector
-        from trainer.prepare.stage import read_framed, read_split
-
-        e, faces, weights = self.recipe.evaluate, self.recipe.faces, cache_folder()
-        settings = stage.Settings(
-            trigger=self.recipe.prepare.trigger,
-            class_word=self.recipe.prepare.class_word,
-            seeds=e.seeds,
-            select_prompts=e.select_prompts,
-            sampling=Sampling(e.sampling_steps, e.guidance, e.batch_size, resolve_precision(e.precision)),
-            false_accept_rate=e.false_accept_rate,
-            bootstrap=e.bootstrap,
-            copying_limit=e.copying_limit,
-            gate_engine=faces.gate,
-            judge_engine=faces.judge,
-            max_pixels=self.recipe.prepare.max_pixels,
-            seed=e.seed,
-            choose=e.choose,
-            base_pictures=weights / "base_pictures",
-        )
-        eyes = stage.Eyes(
-            get_detector(weights),
-            self._embedder(faces.gate),
-            self._embedder(faces.judge),
-            AttributeReader(weights),
-            None if e.clip is None else ClipScorer(e.clip),
-        )
-        real = stage.Photos(self.album.paths(), read_framed(prepared), read_split(prepared), prepared / "images")
-        return stage.Evaluator(self._load_base(e.precision), settings, eyes, real, part, self.console)
 
     def export(self, stages: Mapping[str, Stage]) -> Job:
         from trainer.export import stage
@@ -212,20 +184,10 @@ class Jobs:
             checkpoint = next(c for c in find_checkpoints(stages[FIT].folder) if c.step == step)
             base = self._load_base(self.recipe.evaluate.precision)
             sealed = stages[PREPARE].facts["report"]
-            judge = partial(self._likeness, stages[PREPARE].folder) if sealed else None
+            judge = partial(self._scoring.likeness, stages[PREPARE].folder) if sealed else None
             return stage.export(checkpoint, base, stages[EVALUATE].folder, settings, judge, part)
 
         return Job(inputs, work)
-
-    def _likeness(self, prepared: Path, pictures: Sequence[RGB]) -> list[float]:
-        """Of each picture to the sealed photos, as the judge sees it."""
-        from trainer.evaluate.judge import likeness
-        from trainer.faces.base import get_detector
-        from trainer.prepare.stage import read_framed, read_split
-
-        files = {name: self.album.paths()[name] for name in read_split(prepared).report}
-        eyes = get_detector(cache_folder()), self._embedder(self.recipe.faces.judge)
-        return likeness(pictures, files, read_framed(prepared), self.recipe.prepare.max_pixels, *eyes)
 
     def lock(self) -> dict[str, Any]:
         """All that decides the result, as lock.json holds it from the start."""
@@ -285,6 +247,10 @@ class Jobs:
         base = self._load_base(self.recipe.fit.precision)
         return BaseFacts(base.name, base.folder, base.sha256, base.size_px)
 
+    @property
+    def _scoring(self) -> Scoring:
+        return Scoring(self.recipe, self.album, self._load_base, self.console)
+
     def _load_base(self, precision: str) -> Base:
         from trainer.bases.base import get_base, resolve_precision
 
@@ -293,12 +259,6 @@ class Jobs:
             base = get_base(**chosen.model_dump(), precision=resolve_precision(precision))
             tick()
         return base
-
-    def _embedder(self, engine: str) -> Embedder:
-        from trainer.faces.base import get_embedder
-
-        faces = self.recipe.faces
-        return get_embedder(engine, cache_folder(), faces.insightface_pack, faces.insightface_terms_accepted)
 
     def _card_head(self) -> dict[str, Any]:
         return {

@@ -41,6 +41,16 @@ class Gallery:
         return [picture for row in self.pictures for picture in row]
 
 
+def take_set(kept: Path, target: Path) -> None:
+    """Copy a set of pictures, whole or not at all, where it is kept and nothing lies at the target yet."""
+    if not kept.is_dir() or target.exists():
+        return
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(kept, part)
+    part.rename(target)
+
+
 @dataclass(frozen=True, slots=True)
 class BasePictures:
     """What the base makes without an adapter, kept across runs: it is nobody's picture and always the same.
@@ -52,9 +62,7 @@ class BasePictures:
 
     def take(self, base: Base, prompts: Sequence[Prompt], seeds: range, sampling: Sampling, target: Path) -> None:
         """Copy the set into `target`, where it is kept; a target that already holds pictures is left as it is."""
-        kept = self._place(base, prompts, seeds, sampling)
-        if kept.is_dir() and not target.exists():
-            shutil.copytree(kept, target)
+        take_set(self._place(base, prompts, seeds, sampling), target)
 
     def keep(self, base: Base, prompts: Sequence[Prompt], seeds: range, sampling: Sampling, made: Path) -> None:
         """Copy a whole set out of `made`; the caller vouches that the base made it just now."""

@@ -16,6 +16,11 @@ class Candidate:
     copying: float
     of_ceiling: float | None = None
 
+    @property
+    def score(self) -> float:
+        """identity x prompt; a likeness below 0 counts as none."""
+        return max(0.0, self.identity) * self.prompt
+
 
 def choose(candidates: Sequence[Candidate], copying_limit: float) -> Candidate:
     """The highest identity x prompt among those below the copying limit; among all where none is below it.
@@ -23,4 +28,4 @@ def choose(candidates: Sequence[Candidate], copying_limit: float) -> Candidate:
     Ties go to the earlier checkpoint: less training copies less.
     """
     honest = [candidate for candidate in candidates if candidate.copying <= copying_limit]
-    return max(honest or candidates, key=lambda c: (max(0.0, c.identity) * c.prompt, -c.step))
+    return max(honest or candidates, key=lambda c: (c.score, -c.step))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from trainer.errors import MissingPartError
 from trainer.evaluate import calibrate, probe, scorecard, unsealed
 from trainer.evaluate.compare import COSINES
 from trainer.evaluate.detail import detail
-from trainer.evaluate.gallery import BasePictures, Gallery
+from trainer.evaluate.gallery import BasePictures, Gallery, take_set
 from trainer.evaluate.judge import Album, everyone, look, look_at_album
 from trainer.evaluate.prompts import beside_prompts, leak_prompts, paraphrases, report_prompts, select_prompts
 from trainer.evaluate.report import Shown, write_report
@@ -49,9 +50,8 @@ class Evaluator:
         s, split = self.settings, self.photos.split
         if not split.select:  # made elsewhere, or too few photos to seal any: nothing to choose by
             return [], checkpoints[-1]
-        reals = reals_of(split, split.select, self._album(self.eyes.gate), calibrate.strangers(s.gate_engine))
         asked = checkpoints if s.choose == "best" else checkpoints[-1:]
-        candidates = [self._candidate(checkpoint, reals) for checkpoint in asked]
+        candidates = [self.candidate(checkpoint) for checkpoint in asked]
         chosen = choose(candidates, s.copying_limit)
         return candidates, next(c for c in checkpoints if c.step == chosen.step)
 
@@ -115,12 +115,21 @@ class Evaluator:
             },
         )
 
-    def _candidate(self, checkpoint: Checkpoint, reals: Reals) -> Candidate:
+    @cached_property
+    def _select_reals(self) -> Reals:
+        split = self.photos.split
+        strangers = calibrate.strangers(self.settings.gate_engine)
+        return reals_of(split, split.select, self._album(self.eyes.gate), strangers)
+
+    def candidate(self, checkpoint: Checkpoint) -> Candidate:
         """The gate's numbers, from one seed a prompt that the report does not use."""
         prompts = select_prompts(report_prompts(self.base.prompt_set, self.who), self.settings.select_prompts)
         self.base.use_adapter(checkpoint.adapter, folded=True)
-        tag, seeds = f"select/{checkpoint.step:06d}", range(self.seeds.stop, self.seeds.stop + 1)
+        tag, seeds = select_tag(checkpoint.step), range(self.seeds.stop, self.seeds.stop + 1)
+        if self.settings.checked is not None:
+            take_set(self.settings.checked / tag, self.folder / "samples" / tag)
         gallery = self._gallery(prompts, tag, f"step {checkpoint.step}", self.eyes.gate, seeds)
+        reals = self._select_reals
         identity = float(gallery.cosines(reals.sealed).mean())
         score = probe.mean_score(self._prompt_scores(gallery))
         copied = reals.copying(gallery.seen)
@@ -241,6 +250,11 @@ def evaluate(
     write_json(evaluator.folder / "scorecard.json", card)
     write_report(evaluator.folder / "report.html", card, shown)
     return {"chosen_step": chosen.step, "of_ceiling": card["identity"]["of_ceiling"], "verdict": card["verdict"]}
+
+
+def select_tag(step: int) -> str:
+    """Where a checkpoint's pictures for the choice lie below `samples`."""
+    return f"select/{step:06d}"
 
 
 def people_made_up(galleries: dict[str, Gallery], engine: str) -> Floats:
