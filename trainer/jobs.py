@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trainer.fit.settings import Settings
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
+OF_FIT = ("fit_s", "peak_bytes", "images_seen", "stopped_early")  # what the scorecard says of the cost
 MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
 
@@ -148,7 +149,8 @@ class Jobs:
             prepared = stages[PREPARE].folder
             checked = stages[FIT].folder / CHECKS / "samples" if FIT in stages else None
             evaluator = self._scoring.evaluator(prepared, part, read_split(prepared), checked)
-            said = self._card_head(), _cost(stages), stages[PREPARE].facts["doubts"]
+            facts = stages[PREPARE].facts
+            said = self._card_head(), _cost(stages), facts["doubts"], facts["shows"]
             if self.adapter is not None:
                 return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], *said)
             checkpoints = find_checkpoints(stages[FIT].folder)
@@ -287,11 +289,6 @@ def fit_settings(recipe: Recipe) -> Settings:
 
 def _cost(stages: Mapping[str, Stage]) -> dict[str, Any]:
     if FIT not in stages:  # made elsewhere
-        return {"fit_s": None, "total_s": round(stages[PREPARE].seconds, 2), "peak_bytes": None, "images_seen": None}
+        return dict.fromkeys(OF_FIT) | {"total_s": round(stages[PREPARE].seconds, 2)}
     fitted = stages[FIT].facts
-    return {
-        "fit_s": fitted["fit_s"],
-        "total_s": round(stages[PREPARE].seconds + fitted["fit_s"], 2),
-        "peak_bytes": fitted["peak_bytes"],
-        "images_seen": fitted["images_seen"],
-    }
+    return {key: fitted[key] for key in OF_FIT} | {"total_s": round(stages[PREPARE].seconds + fitted["fit_s"], 2)}
