@@ -27,6 +27,7 @@ from trainer.records import Checkpoint
 from trainer.run import sha256_of
 from trainer.scoring import Scoring
 
+PROMPTS = 11
 EARLY = ["--set", "fit.stop_after=1", "--set", "fit.checkpoint_every=2"]
 
 
@@ -47,7 +48,9 @@ def evaluator_of(home: Path, run: Path, base: Base, folder: Path, sees_report: b
     split = read_split(run / "1_prepare")
     scoring = Scoring(recipe, read_album(home / "subjects/zelda/photos", home / "unpacked"), lambda _: base, Console())
     seen = split if sees_report else replace(split, report=())
-    return scoring.evaluator(run / "1_prepare", folder, seen)
+    evaluator = scoring.evaluator(run / "1_prepare", folder, seen)
+    evaluator.settings = replace(evaluator.settings, select_prompts=PROMPTS)
+    return evaluator
 
 
 def lay_out(photos: list[Path], framed: Any, checkpoint: Checkpoint, base: Base, folder: Path) -> None:
@@ -55,7 +58,7 @@ def lay_out(photos: list[Path], framed: Any, checkpoint: Checkpoint, base: Base,
     target = folder / f"samples/select/{checkpoint.step:06d}"
     target.mkdir(parents=True)
     (target / ADAPTER).write_text(sha256_of(checkpoint.adapter))
-    for index, _ in enumerate(select_prompts(report_prompts(base.prompt_set, "ohwx person"), 2)):
+    for index, _ in enumerate(select_prompts(report_prompts(base.prompt_set, "ohwx person"), PROMPTS)):
         photo = photos[index % len(photos)]
         portrait = crop_square(open_picture(photo, 10**8).rgb_u8, *framed[photo.name].frame, 128)
         Image.fromarray(portrait).save(target / picture_name(index, 1))
@@ -76,8 +79,7 @@ def test_a_check_says_what_the_choice_will_say_and_opens_no_report_photo(
     assert Checks(lambda: during)(checkpoint) == later.score > 0.1
     assert list(during._albums) == [during.eyes.gate.name]  # the judge has not looked
 
-    settings = replace(during.settings, copying_limit=later.copying - 0.01)
-    during.settings = settings
+    during.settings = replace(during.settings, copying_limit=later.copying - 0.01)
     assert Checks(lambda: during)(checkpoint) == 0.0
 
 
