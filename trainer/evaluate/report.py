@@ -82,14 +82,16 @@ def leak_rows(shown: Shown) -> list[dict[str, Any]]:
     if shown.leak is None or shown.base_leak is None:
         return []
     prompts = shown.leak.prompts[:LEAKS]
-    sides = [_with_cosines(gallery, shown.reals.sealed) for gallery in (shown.leak, shown.base_leak)]
-    return [{"prompt": asked.text, "adapter": on, "base": off} for asked, on, off in zip(prompts, *sides, strict=False)]
+    sides = [_with_cosines(gallery, shown.reals.sealed, LEAKS) for gallery in (shown.leak, shown.base_leak)]
+    return [{"prompt": asked.text, "adapter": on, "base": off} for asked, on, off in zip(prompts, *sides, strict=True)]
 
 
-def _with_cosines(gallery: Gallery, sealed: Floats) -> list[list[dict[str, Any]]]:
-    """Each prompt's pictures with their mean cosine to the sealed photos; without any, with None."""
-    pictures = gallery.pictures
-    cosines = gallery.cosines(sealed).mean(2).tolist() if len(sealed) else [[None] * len(row) for row in pictures]
+def _with_cosines(gallery: Gallery, sealed: Floats, count: int | None = None) -> list[list[dict[str, Any]]]:
+    """The first prompts' pictures, or all, with their mean cosine to the sealed photos; without any, with None."""
+    pictures = gallery.pictures[:count]
+    cosines = (
+        gallery.cosines(sealed).mean(2)[:count].tolist() if len(sealed) else [[None] * len(row) for row in pictures]
+    )
     return [
         [{"uri": data_uri(picture), "cosine": cosine} for picture, cosine in zip(row, values, strict=True)]
         for row, values in zip(pictures, cosines, strict=True)
