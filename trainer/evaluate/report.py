@@ -20,7 +20,7 @@ from trainer.records import RGB, Floats
 from trainer.run import write_text
 
 PAIRS = 3
-STRIP = 4  # real photos, and as many pictures beside them
+STRIP = 8  # real photos at most, and as many pictures beside them
 LEAKS = 3  # prompts of the leak test that are shown
 
 
@@ -58,7 +58,7 @@ def write_report(path: Path, card: dict[str, Any], shown: Shown, trigger: str) -
         pairs=nearest_pairs(shown),
         leaks=leak_rows(shown),
         trigger=trigger,
-        strip=STRIP,
+        strip=min(STRIP, len(shown.sealed)),
     )
     write_text(path, html)
 
