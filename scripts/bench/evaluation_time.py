@@ -35,7 +35,7 @@ PARTS = (
     ("    denoiser", "unet_2d_condition.py", ("forward",)),
     ("    decoding latents", "autoencoder_kl.py", ("decode",)),
     ("    writing PNG files", "trainer/evaluate/sample.py", ("keep",)),
-    ("  reading the photos, finding and embedding their faces", "trainer/evaluate/judge.py", ("look_at_album",)),
+    ("  reading the photos, finding and embedding their faces", "trainer/evaluate/judge.py", ("look_at_albums",)),
     ("  finding and embedding faces in pictures", "trainer/evaluate/judge.py", ("look",)),
     ("  prompt score", "trainer/evaluate/probe.py", ("prompt_scores",)),
     ("  diversity", "trainer/evaluate/probe.py", ("diversity",)),
