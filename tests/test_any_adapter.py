@@ -10,6 +10,8 @@ import torch
 from conftest import Command
 from safetensors.torch import save_file
 
+from trainer.evaluate.nulls import NOT_KNOWN, NOT_MEASURED
+
 
 @pytest.fixture
 def score(cli: Command, copied: Path, fast: list[str]) -> Command:
@@ -39,6 +41,8 @@ def test_both_layouts_get_the_same_score_and_nothing_is_fitted(score: Command, e
     assert card["copying"]["any_excess"] < 0  # this needs no word on what it was fitted on
     assert card["checkpoints"] == []
     assert card["cost"]["fit_s"] is None
+    assert card["nulls"].items() >= {"cost.fit_s": NOT_KNOWN, "copying.excess": NOT_KNOWN}.items()
+    assert NOT_MEASURED not in card["nulls"].values()
     assert any("what it was fitted on is not known" in reason for reason in card["reasons"])
     assert card["identity"]["mean"] == pytest.approx(kohya["identity"]["mean"], abs=0.01)
     assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["1_prepare", "3_evaluate"]

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from conftest import Command
 
+from trainer.evaluate.nulls import NOT_MEASURED, UNSEALED
+
 
 @pytest.fixture(scope="module")
 def home(
@@ -52,6 +54,10 @@ def test_nothing_is_said_of_the_likeness_but_why_and_what_to_do(card: dict[str, 
     unknown = [*card["identity"].values(), *card["copying"].values(), *(row["identity"] for row in card["by_prompt"])]
     assert all(value in (None, [None, None]) for value in unknown)
     assert card["checkpoints"] == []
+    assert (
+        card["nulls"].items() >= {"identity.mean": UNSEALED, "identity.ci95": UNSEALED, "leak.excess": UNSEALED}.items()
+    )
+    assert NOT_MEASURED not in card["nulls"].values()
 
 
 def test_what_needs_no_sealed_photo_is_measured(card: dict[str, Any]) -> None:

@@ -50,6 +50,8 @@ def _planned(name: str, memory: str | None, overrides: Sequence[str], console: C
     settings, precision = fit_settings(recipe), resolve_precision(recipe.fit.precision)
     with console.progress("counting", len(list(ladder(settings, precision)))) as tick:
         planned = plan(recipe.base.model_dump(), settings, precision, device, available, tick)
+    if settings.stop_after is not None:
+        console.say("not counted: the second copy of the base that fit.stop_after holds")
     title = f"{recipe.name} in {available / 1e9:.1f} GB of the {device.type}; GB, predicted; seconds are rough"
     console.table(title, [_row(one) for one in planned], HEADER)
     last = planned[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,17 +13,18 @@ from trainer.album import Album
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
 from trainer.recipe import Recipe
-from trainer.records import RGB, Checkpoint
+from trainer.records import Checkpoint
 from trainer.run import Stage, sha256_of
+from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of
 from trainer.subject import Subject
 from trainer.weights import MASKS, WEIGHTS, cache_folder, needed
 
 if TYPE_CHECKING:
     from trainer.bases.base import Base
-    from trainer.faces.base import Embedder
     from trainer.fit.settings import Settings
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
+OF_FIT = ("fit_s", "peak_bytes", "images_seen", "stopped_early")  # what the scorecard says of the cost
 MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
 
@@ -101,7 +102,7 @@ class Jobs:
         def work(part: Path) -> dict[str, Any]:
             weights = cache_folder()
             masker = None if self.mask == "box" else Masker(weights)
-            gate = self._embedder(self.recipe.faces.gate)
+            gate = embedder_of(self.recipe, self.recipe.faces.gate)
             eyes = stage.Eyes(get_detector(weights), gate, AttributeReader(weights), masker)
             return stage.prepare(self.album, settings, eyes, part, self.cache, self.console)
 
@@ -117,6 +118,8 @@ class Jobs:
             "fit": f.model_dump(mode="json"),
             "base": self.base.sha256,
         }
+        if f.stop_after is not None:
+            inputs["check"] = decides_checks(self.recipe)
         if f.warm_start is not None:
             inputs["warm_start"] = sha256_of(Path(f.warm_start))
         settings = fit_settings(self.recipe)
@@ -129,13 +132,15 @@ class Jobs:
             base = self._load_base(f.precision)
             # Sums that several threads share out are rounded otherwise by another number of them, or by other kernels.
             rounding = {"threads": torch.get_num_threads(), "machine": machine()}
-            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console) | rounding
+            prepared, check = stages[PREPARE].folder, self._scoring.check(stages[PREPARE].folder, part)
+            return stage.fit(prepared, base, settings, part, self.console, check) | rounding
 
         return Job(inputs, work)
 
     def evaluate(self, stages: Mapping[str, Stage]) -> Job:
         from trainer.evaluate import stage
         from trainer.fit.checkpoint import find_checkpoints
+        from trainer.prepare.stage import read_split
 
         inputs = {
             "version": stage.VERSION,
@@ -147,8 +152,11 @@ class Jobs:
         }
 
         def work(part: Path) -> dict[str, Any]:
-            evaluator = self._evaluator(stages[PREPARE].folder, part)
-            said = self._card_head(), _cost(stages), stages[PREPARE].facts["doubts"]
+            prepared = stages[PREPARE].folder
+            checked = stages[FIT].folder / CHECKS / "samples" if FIT in stages else None
+            evaluator = self._scoring.evaluator(prepared, part, read_split(prepared), checked)
+            facts = stages[PREPARE].facts
+            said = self._card_head(), _cost(stages), facts["doubts"], facts["shows"]
             if self.adapter is not None:
                 return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], *said)
             checkpoints = find_checkpoints(stages[FIT].folder)
@@ -157,42 +165,6 @@ class Jobs:
             return stage.evaluate(evaluator, checkpoints, *said)
 
         return Job(inputs, work)
-
-    def _evaluator(self, prepared: Path, part: Path) -> Any:
-        from trainer.bases.base import resolve_precision
-        from trainer.evaluate import stage
-        from trainer.evaluate.clip import ClipScorer
-        from trainer.evaluate.sample import Sampling
-        from trainer.faces.attributes import AttributeReader
-        from trainer.faces.base import get_detector
-        from trainer.prepare.stage import read_framed, read_split
-
-        e, faces, weights = self.recipe.evaluate, self.recipe.faces, cache_folder()
-        settings = stage.Settings(
-            trigger=self.recipe.prepare.trigger,
-            class_word=self.recipe.prepare.class_word,
-            seeds=e.seeds,
-            select_prompts=e.select_prompts,
-            sampling=Sampling(e.sampling_steps, e.guidance, e.batch_size, resolve_precision(e.precision)),
-            false_accept_rate=e.false_accept_rate,
-            bootstrap=e.bootstrap,
-            copying_limit=e.copying_limit,
-            gate_engine=faces.gate,
-            judge_engine=faces.judge,
-            max_pixels=self.recipe.prepare.max_pixels,
-            seed=e.seed,
-            choose=e.choose,
-            base_pictures=weights / "base_pictures",
-        )
-        eyes = stage.Eyes(
-            get_detector(weights),
-            self._embedder(faces.gate),
-            self._embedder(faces.judge),
-            AttributeReader(weights),
-            None if e.clip is None else ClipScorer(e.clip),
-        )
-        real = stage.Photos(self.album.paths(), read_framed(prepared), read_split(prepared), prepared / "images")
-        return stage.Evaluator(self._load_base(e.precision), settings, eyes, real, part, self.console)
 
     def export(self, stages: Mapping[str, Stage]) -> Job:
         from trainer.export import stage
@@ -220,20 +192,10 @@ class Jobs:
             checkpoint = next(c for c in find_checkpoints(stages[FIT].folder) if c.step == step)
             base = self._load_base(self.recipe.evaluate.precision)
             sealed = stages[PREPARE].facts["report"]
-            judge = partial(self._likeness, stages[PREPARE].folder) if sealed else None
+            judge = partial(self._scoring.likeness, stages[PREPARE].folder) if sealed else None
             return stage.export(checkpoint, base, stages[EVALUATE].folder, settings, judge, part)
 
         return Job(inputs, work)
-
-    def _likeness(self, prepared: Path, pictures: Sequence[RGB]) -> list[float]:
-        """Of each picture to the sealed photos, as the judge sees it."""
-        from trainer.evaluate.judge import likeness
-        from trainer.faces.base import get_detector
-        from trainer.prepare.stage import read_framed, read_split
-
-        files = {name: self.album.paths()[name] for name in read_split(prepared).report}
-        eyes = get_detector(cache_folder()), self._embedder(self.recipe.faces.judge)
-        return likeness(pictures, files, read_framed(prepared), self.recipe.prepare.max_pixels, *eyes)
 
     def lock(self) -> dict[str, Any]:
         """All that decides the result, as lock.json holds it from the start."""
@@ -303,6 +265,10 @@ class Jobs:
         base = self._load_base(self.recipe.fit.precision)
         return BaseFacts(base.name, base.folder, base.sha256, base.size_px)
 
+    @property
+    def _scoring(self) -> Scoring:
+        return Scoring(self.recipe, self.album, self._load_base, self.console)
+
     def _load_base(self, precision: str) -> Base:
         from trainer.bases.base import get_base, resolve_precision
 
@@ -311,12 +277,6 @@ class Jobs:
             base = get_base(**chosen.model_dump(), precision=resolve_precision(precision))
             tick()
         return base
-
-    def _embedder(self, engine: str) -> Embedder:
-        from trainer.faces.base import get_embedder
-
-        faces = self.recipe.faces
-        return get_embedder(engine, cache_folder(), faces.insightface_pack, faces.insightface_terms_accepted)
 
     def _card_head(self) -> dict[str, Any]:
         return {
@@ -345,11 +305,6 @@ def fit_settings(recipe: Recipe) -> Settings:
 
 def _cost(stages: Mapping[str, Stage]) -> dict[str, Any]:
     if FIT not in stages:  # made elsewhere
-        return {"fit_s": None, "total_s": round(stages[PREPARE].seconds, 2), "peak_bytes": None, "images_seen": None}
+        return dict.fromkeys(OF_FIT) | {"total_s": round(stages[PREPARE].seconds, 2)}
     fitted = stages[FIT].facts
-    return {
-        "fit_s": fitted["fit_s"],
-        "total_s": round(stages[PREPARE].seconds + fitted["fit_s"], 2),
-        "peak_bytes": fitted["peak_bytes"],
-        "images_seen": fitted["images_seen"],
-    }
+    return {key: fitted[key] for key in OF_FIT} | {"total_s": round(stages[PREPARE].seconds + fitted["fit_s"], 2)}

@@ -151,6 +151,11 @@ class FitSection(Section):
     """Parts of `batch_size` samples whose gradients are added up for one step: a larger batch in the same memory."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints; each is a candidate for the export."""
+    stop_after: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Checkpoints in a row without a better score on the select photos that end the fit. None: every step is made.
+
+    Each is then sampled while fitting, by a second copy of the base in memory, and not again by the evaluation.
+    """
     adapter: Literal["lora", "rslora", "dora"] = "lora"
     """Kind: LoRA; rsLoRA, scaled by alpha / sqrt(rank) (arXiv 2312.03732); DoRA, with lengths (arXiv 2402.09353)."""
     rank: Annotated[int, Field(ge=1, le=512)] = 64

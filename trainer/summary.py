@@ -29,7 +29,9 @@ def show(summary: dict[str, Any], console: Console) -> None:
         rows.append(("none shows", f"{', '.join(prepared['lacks'])}: add such photos"))
     rows += _captions(prepared["captions"])
     if "2_fit" in stages:
-        rows.append(("fit", f"{stages['2_fit']['steps']} steps in {stages['2_fit']['fit_s']:.0f} s"))
+        fitted = stages["2_fit"]
+        early = ", ended early: the last checkpoints were no better" if fitted.get("stopped_early") else ""
+        rows.append(("fit", f"{fitted['steps']} steps in {fitted['fit_s']:.0f} s{early}"))
     if "scorecard" in summary:
         card = json.loads(Path(summary["scorecard"]).read_text(encoding="utf-8"))
         rows += _score(card)

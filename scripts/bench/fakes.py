@@ -54,17 +54,22 @@ def measured(run: Path, photos: Path, detector: Detector, judge: Embedder) -> li
         for part in ("3_evaluate/samples/adapter", "3_evaluate/samples/base", "1_prepare/images")
     )
     seen = [look(some, detector, judge) for some in (adapter, base, samples)]
-    floor = detail(base, seen[1].faces)
-    fakes = [detail([spoilt(sample, sigma) for sample in samples], seen[2].faces) - floor for sigma in BLURS]
+    floor = number(detail(base, seen[1].faces))
+    blurred = [detail([spoilt(sample, sigma) for sample in samples], seen[2].faces) for sigma in BLURS]
     unseen = Seen(album.of(split.report), (seen[0].faces[0],) * len(split.report))
     others = [*split.fit, *split.select]
     return [
-        detail(adapter, seen[0].faces) - floor,
-        *fakes,
-        any_excess(seen[0], album.of(names), names, split.groups) or np.nan,
-        any_excess(unseen, album.of(others), others, split.groups) or np.nan,
-        any_excess(seen[2], album.of(names), names, split.groups) or np.nan,
+        number(detail(adapter, seen[0].faces)) - floor,
+        *(number(one) - floor for one in blurred),
+        number(any_excess(seen[0], album.of(names), names, split.groups)),
+        number(any_excess(unseen, album.of(others), others, split.groups)),
+        number(any_excess(seen[2], album.of(names), names, split.groups)),
     ]
+
+
+def number(value: float | None) -> float:
+    """The value; nan where there is none, such as the detail of pictures without a face."""
+    return np.nan if value is None else value
 
 
 def pictures(files: Iterable[Path]) -> list[RGB]:

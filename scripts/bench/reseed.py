@@ -27,7 +27,7 @@ from trainer.evaluate.sample import Sampling, read_pictures, sample_prompts
 from trainer.evaluate.scorecard import Reals, reals_of
 from trainer.faces.base import Detector, Embedder, get_detector, get_embedder
 from trainer.fit.checkpoint import find_checkpoints
-from trainer.prepare.stage import read_split
+from trainer.prepare.stage import read_framed, read_split
 from trainer.recipe import Recipe
 from trainer.records import Prompt
 from trainer.run import fingerprint_of
@@ -93,7 +93,8 @@ def scorer_of(run: Path, recipe: Recipe, photos: Path | None, work: Path) -> Sco
     split = read_split(run / "1_prepare")
     paths = read_album(find_subject(run.parent.name, Path.cwd(), photos).photos, work / "unpacked").paths()
     names = split.select + split.report + split.fit
-    album = look_at_album({name: paths[name] for name in names}, recipe.prepare.max_pixels, detector, judge)
+    files, framed = {name: paths[name] for name in names}, read_framed(run / "1_prepare")
+    album = look_at_album(files, framed, recipe.prepare.max_pixels, detector, judge)
     precision = resolve_precision(e.precision)
     base = get_base(**recipe.base.model_dump(), precision=precision)
     base.use_adapter(checkpoint.adapter, folded=True)

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.evaluate.calibrate import bootstrap_interval, of_ceiling, real_ceiling, strangers, threshold_at
+from trainer.evaluate.calibrate import (
+    bootstrap_interval,
+    bootstrap_means,
+    of_ceiling,
+    real_ceiling,
+    strangers,
+    threshold_at,
+)
 
 rates = st.floats(0.001, 0.49)
 
@@ -79,3 +86,14 @@ def test_the_shipped_strangers_are_many_different_unit_vectors(engine: str) -> N
 
 def test_an_engine_without_strangers_has_none() -> None:
     assert strangers("insightface") is None
+
+
+@pytest.mark.parametrize("shape", [(11, 2, 4), (1, 2, 4), (3, 1, 2)])
+def test_draws_that_are_kept_are_those_of_the_seed(shape: tuple[int, ...]) -> None:
+    cosines = np.random.default_rng(len(shape)).normal(0.4, 0.1, shape).astype(np.float32)
+    for seed in (0, 0, 1, 0):
+        rng, wanted = np.random.default_rng(seed), []
+        for _ in range(100):
+            rows, columns, photos = (rng.integers(n, size=n) for n in shape)
+            wanted.append(cosines[np.ix_(rows, columns, photos)].mean())
+        assert np.array_equal(bootstrap_means(cosines, 100, seed), np.array(wanted, np.float32))

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from trainer.errors import UsageError
-from trainer.evaluate.judge import Seen
+from trainer.evaluate.judge import Seen, look
 from trainer.evaluate.probe import diversity, mean_score, prompt_scores
 from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts, select_prompts
 from trainer.faces.align import ARCFACE_112
 from trainer.faces.attributes import VOCABULARY, AttributeReader
+from trainer.faces.base import get_detector, get_embedder
+from trainer.pictures import open_picture
 from trainer.records import RGB, Face, Prompt
 
 FACE = Face((20.0, 20.0, 108.0, 108.0), ARCFACE_112, 1.0)
@@ -91,3 +93,18 @@ def test_an_unknown_set_lists_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
         report_prompts("songs", "ohwx person")
     assert "scenes" in caught.value.hint
+
+
+def test_what_is_not_asked_for_is_not_measured_and_changes_no_score(
+    reader: AttributeReader, weights: Path, demo_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [open_picture(file, 10**8).rgb_u8 for file in demo_files[:2]]
+    found = look(pictures, get_detector(weights), get_embedder("onnx", weights))
+    prompts = [Prompt(word, "any", (word,)) for word in VOCABULARY]
+    scores = prompt_scores(prompts, [pictures] * len(prompts), seen(*found.faces * len(prompts)), reader)
+    words = [reader.read(picture, face).words() for picture, face in zip(pictures, found.faces, strict=True) if face]
+    assert scores == [np.mean([word in shown for shown in words]) for word in VOCABULARY]
+    assert sum(score for score in scores if score) > 0
+
+    monkeypatch.setattr(reader, "_smile", lambda *_: pytest.fail("the expression was measured"))
+    prompt_scores(prompts[2:], [pictures] * (len(prompts) - 2), seen(*found.faces * (len(prompts) - 2)), reader)

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import hashes
+from PIL import Image
 
 from trainer.bases.base import Base, get_base
 from trainer.console import Console
-from trainer.evaluate.gallery import BasePictures
+from trainer.evaluate.gallery import LOOKS, BasePictures
+from trainer.evaluate.judge import look
 from trainer.evaluate.sample import Sampling, picture_name, read_pictures, sample_prompts
+from trainer.faces.base import get_detector, get_embedder
 from trainer.records import RGB, Prompt
 
 PROMPTS = [Prompt(f"photo of ohwx person, {word}", "neutral") for word in ("smiling", "bright", "dark")]
@@ -71,6 +74,30 @@ def test_what_the_base_made_once_is_taken_by_the_next_run(base: Base, tmp_path: 
     kept.take(base, PROMPTS[:2], SEEDS, SAMPLING, other)
     kept.take(base, PROMPTS, SEEDS, Sampling(steps=3, guidance=2.0, batch_size=4), other)
     assert not other.exists()
+
+
+def test_what_was_seen_in_them_is_kept_to_the_bit(weights: Path, demo_files: list[Path], tmp_path: Path) -> None:
+    kept, detector, judge = BasePictures(tmp_path), get_detector(weights), get_embedder("onnx", weights)
+    face = np.asarray(Image.open(demo_files[0]).convert("RGB"))
+    for pictures in ([[face], [np.zeros_like(face)]], [[np.zeros_like(face)]]):  # the second shows nobody
+        wanted = look([row[0] for row in pictures], detector, judge)
+        made = kept.look(pictures, detector, judge)
+        file = max((tmp_path / LOOKS).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        written = file.stat().st_mtime_ns
+        taken = kept.look(pictures, detector, judge)
+        assert file.stat().st_mtime_ns == written
+        for seen in (made, taken):
+            assert np.array_equal(seen.vectors, wanted.vectors)
+            assert [found and (found.box, found.score) for found in seen.faces] == [
+                found and (found.box, found.score) for found in wanted.faces
+            ]
+            assert all(
+                a is None or b is None or np.array_equal(a.landmarks, b.landmarks)
+                for a, b in zip(seen.faces, wanted.faces, strict=True)
+            )
+        file.write_bytes(file.read_bytes()[:40])  # a spoilt one is made again
+        assert np.array_equal(kept.look(pictures, detector, judge).vectors, wanted.vectors)
+        assert len(list((tmp_path / LOOKS).iterdir())) <= 2
 
 
 def test_pictures_that_lie_there_are_never_replaced(base: Base, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 from trainer.bases.base import Base, get_base
 from trainer.console import Console
 from trainer.evaluate import stage
+from trainer.evaluate.nulls import NOT_MEASURED
 from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts
 from trainer.evaluate.sample import Sampling, picture_name
 from trainer.evaluate.verdict import COARSE
@@ -35,7 +36,7 @@ KEYS: dict[str, Any] = {
     "sampling": ["seeds", "steps", "guidance"], "photos": ["fit", "select", "report"],
     "identity": [
         "mean", "ci95", "ceiling", "floor_strangers", "floor_base", "of_ceiling", "pass_rate", "threshold",
-        "per_photo_std",
+        "per_photo_std", "false_accept_rate",
     ],
     "copying": ["to_fit_photos", "excess", "any_excess"], "detail": ["adapter", "base", "change"],
     "leak": ["untriggered", "untriggered_base", "excess"],
@@ -43,7 +44,7 @@ KEYS: dict[str, Any] = {
     "sensitivity": ["paraphrase_std"], "by_prompt": ["prompt", "group", "identity", "detected", "prompt_score"],
     "by_pose": ["pose", "pictures", "identity"], "seal": ["broken"],
     "checkpoints": ["step", "identity_select", "of_ceiling_select", "prompt", "copying", "selected"],
-    "cost": ["fit_s", "total_s", "peak_bytes", "images_seen"],
+    "cost": ["fit_s", "total_s", "peak_bytes", "images_seen", "stopped_early"], "nulls": None,
 }  # fmt: skip
 
 
@@ -106,10 +107,29 @@ def test_the_report_opens_offline_and_shows_the_pictures(evaluated: Path, card: 
     assert set(sources) == {"data:image/png;base64,"}
     pictures = 2 * len(card["by_prompt"])  # one seed, with the adapter and without
     pairs = 3 * 3  # each picture with the nearest fit and sealed photo
-    assert len(sources) == pictures + card["photos"]["report"] + pairs
+    strip, leaks = card["photos"]["report"], 2 * 3  # beside the sealed photos; of the leak test, adapter on and off
+    assert len(sources) == pictures + card["photos"]["report"] + pairs + strip + leaks
     assert card["verdict"] in html
     assert all(row["prompt"] in html for row in card["by_prompt"])
     assert "holiday" not in html
+
+
+def nulls(value: Any, path: str = "") -> Iterator[str]:
+    if value is None:
+        yield path
+    for key, inner in value.items() if isinstance(value, dict) else []:
+        yield from nulls(inner, f"{path}.{key}".lstrip("."))
+    for inner in value if isinstance(value, list) else []:
+        yield from nulls(inner, path + "[]" * isinstance(inner, dict))
+
+
+def test_every_null_has_its_reason(card: dict[str, Any]) -> None:
+    found = {path for path in nulls(card) if not path.startswith("leak.beside")}
+    assert found == set(card["nulls"])
+    assert found >= {"diversity.adapter", "detail.adapter", "by_prompt[].prompt_score"}  # one seed, and no face
+    assert card["nulls"]["diversity.adapter"].startswith("one seed")
+    assert NOT_MEASURED not in card["nulls"].values()
+    assert card["leak"]["beside_reason"]
 
 
 Make = Callable[..., dict[str, Any]]

@@ -34,6 +34,10 @@ def test_ties_go_to_the_earlier_one(identity: float) -> None:
     assert choose(rows, 0.15).step == 100
 
 
+def test_without_a_prompt_score_the_likeness_decides() -> None:
+    assert choose([Candidate(100, 0.3, None, 0.0), Candidate(200, 0.4, None, 0.0)], 0.15).step == 200
+
+
 @given(candidates, st.floats(0, 1), st.integers(0, 99))
 def test_the_order_does_not_matter_and_nothing_honest_is_better(rows: list[Candidate], limit: float, seed: int) -> None:
     chosen = choose(rows, limit)
@@ -41,4 +45,4 @@ def test_the_order_does_not_matter_and_nothing_honest_is_better(rows: list[Candi
     honest = [row for row in rows if row.copying <= limit]
     assert (chosen.copying <= limit) == bool(honest)
     for row in honest:
-        assert max(0.0, row.identity) * row.prompt <= max(0.0, chosen.identity) * chosen.prompt
+        assert row.score <= chosen.score

@@ -126,5 +126,22 @@ def test_each_number_that_stands_out_brings_one_advice(changes: dict[str, Any], 
     assert only.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("shows", "said"),
+    [
+        ({"smiling": 4}, "add 5 photos that show “turned left” or “turned right”, as 0 of 15 do"),
+        (
+            {"turned left": 1, "turned right": 2},
+            "add 2 photos that show “turned left” or “turned right”, as 3 of 15 do",
+        ),
+        ({"turned left": 2, "turned right": 3}, "add photos that show “turned left”: asked for that"),
+        ({}, "add photos that show “turned left”: asked for that"),
+    ],
+)
+def test_the_advice_counts_the_photos_that_there_are(shows: dict[str, int], said: str) -> None:
+    (only,) = advice(card(by_prompt=TURNED), 0.1, shows)
+    assert only.startswith(said)
+
+
 def test_an_adapter_made_elsewhere_is_not_told_how_to_fit() -> None:
     assert advice(card(photos={"fit": 0}, copying={"excess": None}, checkpoints=[]), 0.1) == []

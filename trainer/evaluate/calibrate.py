@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -54,12 +56,17 @@ def bootstrap_means(cosines: Floats, rounds: int, seed: int = 0) -> Floats:
 
     Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
-    rng = np.random.default_rng(seed)
     means = np.empty(rounds, np.float32)
-    for index in range(rounds):
-        rows, columns, photos = (rng.integers(n, size=n) for n in cosines.shape)
-        means[index] = cosines[np.ix_(rows, columns, photos)].mean()
+    for index, drawn in enumerate(_draws(cosines.shape, rounds, seed)):
+        means[index] = cosines[drawn].mean()
     return means
+
+
+@lru_cache(maxsize=1)
+def _draws(shape: tuple[int, ...], rounds: int, seed: int) -> list[tuple[Any, ...]]:
+    """What each round picks along each axis; kept for the next prompt, which has as many seeds and photos."""
+    rng = np.random.default_rng(seed)
+    return [np.ix_(*(rng.integers(n, size=n) for n in shape)) for _ in range(rounds)]
 
 
 def interval95(values: Floats) -> tuple[float, float]:

@@ -79,11 +79,23 @@ class Album:
 def look_at_album(
     files: Mapping[str, Path], framed: Mapping[str, Framed], max_pixels: int, detector: Detector, embedder: Embedder
 ) -> Album:
-    """Embed the person of each real photo, by name, and frame them as `prepare` did; one photo is in memory at a time.
+    """`look_at_albums` for one embedder."""
+    return look_at_albums(files, framed, max_pixels, detector, [embedder])[0]
 
-    Raises PhotosError for a photo that changed or went since it was checked.
+
+def look_at_albums(
+    files: Mapping[str, Path],
+    framed: Mapping[str, Framed],
+    max_pixels: int,
+    detector: Detector,
+    embedders: Sequence[Embedder],
+) -> list[Album]:
+    """Embed the person of each real photo, by name, and frame them as `prepare` did, an album for each embedder.
+
+    Each photo is opened once, and one is in memory at a time. Raises PhotosError for a photo that changed or went since
+    it was checked.
     """
-    album = Album({}, {})
+    albums = [Album({}, {}) for _ in embedders]
     for name, path in files.items():
         try:
             rgb_u8 = open_picture(path, max_pixels).rgb_u8
@@ -93,9 +105,11 @@ def look_at_album(
         face = max(detector.detect(rgb_u8), key=lambda face: overlap(face.box, where.box), default=None)
         if face is None or not overlap(face.box, where.box):
             raise _changed(path, "the person's face is not found in it")
-        album.vectors[name] = embedder.embed(rgb_u8, face)
-        album.portraits[name] = crop_square(rgb_u8, *where.frame, PORTRAIT_PX)
-    return album
+        portrait = crop_square(rgb_u8, *where.frame, PORTRAIT_PX)
+        for album, embedder in zip(albums, embedders, strict=True):
+            album.vectors[name] = embedder.embed(rgb_u8, face)
+            album.portraits[name] = portrait
+    return albums
 
 
 def overlap(a: Box, b: Box) -> float:

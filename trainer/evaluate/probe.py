@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.evaluate.judge import Seen
-from trainer.faces.attributes import AttributeReader
+from trainer.faces.attributes import EXPRESSIONS, AttributeReader
 from trainer.records import RGB, Prompt
 
 NAME = "attributes"
@@ -26,10 +26,10 @@ def prompt_scores(
     faces = iter(seen.faces)
     scores: list[float | None] = []
     for prompt, row in zip(prompts, pictures, strict=True):
-        shown = []
+        shown, smile = [], any(word in EXPRESSIONS for word in prompt.expects)
         for picture in row:
             face = next(faces)
-            words = reader.read(picture, face).words() if face is not None and prompt.expects else []
+            words = reader.read(picture, face, smile=smile).words() if face is not None and prompt.expects else []
             shown += [float(word in words) for word in prompt.expects]
         scores.append(float(np.mean(shown)) if shown else None)
     return scores

@@ -20,6 +20,8 @@ from trainer.records import RGB, Floats
 from trainer.run import write_text
 
 PAIRS = 3
+STRIP = 8  # real photos at most, and as many pictures beside them
+LEAKS = 3  # prompts of the leak test that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Shown:
     Attributes:
         sealed: portraits of the report photos; `fitted` of the fit photos, in the order of `reals.fitted`.
         adapter: pictures with the adapter; `base` without it.
+        leak: pictures without the trigger, with the adapter; `base_leak` without it. None where nothing is sealed.
     """
 
     sealed: Sequence[RGB]
@@ -36,9 +39,11 @@ class Shown:
     adapter: Gallery
     base: Gallery
     reals: Reals
+    leak: Gallery | None = None
+    base_leak: Gallery | None = None
 
 
-def write_report(path: Path, card: dict[str, Any], shown: Shown) -> None:
+def write_report(path: Path, card: dict[str, Any], shown: Shown, trigger: str) -> None:
     """Render the scorecard and the pictures into `path`."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).resolve().parent), autoescape=True, undefined=StrictUndefined
@@ -51,25 +56,45 @@ def write_report(path: Path, card: dict[str, Any], shown: Shown) -> None:
         curve=checkpoint_curve(card["checkpoints"]),
         spread=distributions(populations(shown)) if shown.sealed else None,
         pairs=nearest_pairs(shown),
+        leaks=leak_rows(shown),
+        trigger=trigger,
+        strip=min(STRIP, len(shown.sealed)),
     )
     write_text(path, html)
 
 
 def prompt_rows(card: dict[str, Any], shown: Shown) -> list[dict[str, Any]]:
     """Each prompt's numbers with its pictures, and where its interval lies between 0 and the ceiling, in percent."""
-    pictures, sealed = shown.adapter.pictures, shown.reals.sealed
-    cosines = [[None] * len(row) for row in pictures] if not len(sealed) else shown.adapter.cosines(sealed).mean(2)
+    pictures = _with_cosines(shown.adapter, shown.reals.sealed)
     return [
         {
             **said,
             "bar": _bar(said, card["identity"]["ceiling"]),
-            "adapter": [
-                {"uri": data_uri(picture), "cosine": None if cosine is None else float(cosine)}
-                for picture, cosine in zip(pictures[index], cosines[index], strict=True)
-            ],
+            "adapter": pictures[index],
             "base": [data_uri(picture) for picture in shown.base.pictures[index]],
         }
         for index, said in enumerate(card["by_prompt"])
+    ]
+
+
+def leak_rows(shown: Shown) -> list[dict[str, Any]]:
+    """The first prompts of the leak test with their pictures and how like the person each is; none without sealed."""
+    if shown.leak is None or shown.base_leak is None:
+        return []
+    prompts = shown.leak.prompts[:LEAKS]
+    sides = [_with_cosines(gallery, shown.reals.sealed, LEAKS) for gallery in (shown.leak, shown.base_leak)]
+    return [{"prompt": asked.text, "adapter": on, "base": off} for asked, on, off in zip(prompts, *sides, strict=True)]
+
+
+def _with_cosines(gallery: Gallery, sealed: Floats, count: int | None = None) -> list[list[dict[str, Any]]]:
+    """The first prompts' pictures, or all, with their mean cosine to the sealed photos; without any, with None."""
+    pictures = gallery.pictures[:count]
+    cosines = (
+        gallery.cosines(sealed).mean(2)[:count].tolist() if len(sealed) else [[None] * len(row) for row in pictures]
+    )
+    return [
+        [{"uri": data_uri(picture), "cosine": cosine} for picture, cosine in zip(row, values, strict=True)]
+        for row, values in zip(pictures, cosines, strict=True)
     ]
 
 

@@ -16,6 +16,8 @@ from trainer.faces.attributes import pose
 from trainer.records import Floats, Split
 
 NO_PAIRS = "this base makes one person a picture"
+NOBODY_BESIDE = "no picture shows two people, with the adapter or without"
+Beside = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def identity(adapter: Gallery, base: Gallery, reals: Reals, false_accept_rate: f
         "of_ceiling_base": calibrate.of_ceiling(floor_base, floor, ceiling),
         "pass_rate": float((cosines.mean(2) >= threshold).mean()),
         "threshold": threshold,
+        "false_accept_rate": false_accept_rate,
         "per_photo_std": float(cosines.mean((0, 1)).std()),
         "style_mean": float(style.mean()) if style.size else None,
     }
@@ -115,13 +118,16 @@ def copying(gallery: Gallery, reals: Reals) -> dict[str, float | None]:
     }
 
 
-def leak(galleries: Mapping[str, Gallery], beside: tuple[float, float] | None, photos: Floats) -> dict[str, Any]:
+def leak(galleries: Mapping[str, Gallery], beside: Beside | None, photos: Floats) -> dict[str, Any]:
     """Likeness where the person was not asked for: without the trigger, and in whoever stands beside them."""
     on, off = (float(galleries[name].cosines(photos).mean()) for name in ("leak", "base_leak"))
     said: dict[str, Any] = {"untriggered": on, "untriggered_base": off, "excess": on - off}
     if beside is None:
         return said | {"beside": None, "beside_base": None, "beside_excess": None, "beside_reason": NO_PAIRS}
-    return said | {"beside": beside[0], "beside_base": beside[1], "beside_excess": beside[0] - beside[1]}
+    with_adapter, alone = beside
+    excess = None if with_adapter is None or alone is None else with_adapter - alone
+    said |= {"beside": with_adapter, "beside_base": alone, "beside_excess": excess}
+    return said if excess is not None else said | {"beside_reason": NOBODY_BESIDE}
 
 
 def least_alike(people: Sequence[Floats], photos: Floats) -> float | None:

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One checkpoint's numbers; `identity`, `of_ceiling` and `copying` are the gate's, `prompt` is 0 to 1."""
+    """One checkpoint's numbers; `identity`, `of_ceiling` and `copying` are the gate's.
+
+    `prompt` is 0 to 1 (CLIPScore: to 2.5), None where the prompts ask for nothing that can be measured.
+    """
 
     step: int
     identity: float
-    prompt: float
+    prompt: float | None
     copying: float
     of_ceiling: float | None = None
+
+    @property
+    def score(self) -> float:
+        """identity x prompt; a likeness below 0 counts as none, and without a prompt score the likeness decides."""
+        return max(0.0, self.identity) * (1.0 if self.prompt is None else self.prompt)
 
 
 def choose(candidates: Sequence[Candidate], copying_limit: float) -> Candidate:
@@ -23,4 +31,4 @@ def choose(candidates: Sequence[Candidate], copying_limit: float) -> Candidate:
     Ties go to the earlier checkpoint: less training copies less.
     """
     honest = [candidate for candidate in candidates if candidate.copying <= copying_limit]
-    return max(honest or candidates, key=lambda c: (max(0.0, c.identity) * c.prompt, -c.step))
+    return max(honest or candidates, key=lambda c: (c.score, -c.step))

@@ -15,7 +15,12 @@ from trainer.records import Framed, Split
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What evaluate needs of the recipe, flat; meanings and units as in `trainer.sections.EvaluateSection`."""
+    """What evaluate needs of the recipe, flat; meanings and units as in `trainer.sections.EvaluateSection`.
+
+    Attributes:
+        base_pictures: folder of what bases make without an adapter, kept across runs.
+        checked: `samples` folder of the checks that were made during the fit; None where there were none.
+    """
 
     trigger: str
     class_word: str
@@ -31,6 +36,7 @@ class Settings:
     seed: int
     choose: str
     base_pictures: Path
+    checked: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

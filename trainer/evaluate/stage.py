@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from trainer.errors import MissingPartError
 from trainer.evaluate import calibrate, probe, scorecard, unsealed
 from trainer.evaluate.compare import COSINES
 from trainer.evaluate.detail import detail
-from trainer.evaluate.gallery import BasePictures, Gallery
-from trainer.evaluate.judge import Album, everyone, look, look_at_album
+from trainer.evaluate.gallery import BasePictures, Gallery, take_set
+from trainer.evaluate.judge import Album, everyone, look, look_at_albums
+from trainer.evaluate.nulls import why_null
 from trainer.evaluate.prompts import beside_prompts, leak_prompts, paraphrases, report_prompts, select_prompts
 from trainer.evaluate.report import Shown, write_report
 from trainer.evaluate.sample import picture_name, read_pictures, sample_prompts, sampling_jobs
@@ -49,9 +51,8 @@ class Evaluator:
         s, split = self.settings, self.photos.split
         if not split.select:  # made elsewhere, or too few photos to seal any: nothing to choose by
             return [], checkpoints[-1]
-        reals = reals_of(split, split.select, self._album(self.eyes.gate), calibrate.strangers(s.gate_engine))
         asked = checkpoints if s.choose == "best" else checkpoints[-1:]
-        candidates = [self._candidate(checkpoint, reals) for checkpoint in asked]
+        candidates = [self.candidate(checkpoint) for checkpoint in asked]
         chosen = choose(candidates, s.copying_limit)
         return candidates, next(c for c in checkpoints if c.step == chosen.step)
 
@@ -60,7 +61,7 @@ class Evaluator:
         split = self.photos.split
         galleries = self._galleries(chosen)
         adapter, base = galleries["adapter"], galleries["base"]
-        album = self._album(self.eyes.judge)
+        album = self._albums[self.eyes.judge.name]
         reals = reals_of(split, split.report, album, self._strangers(galleries))
         scores, base_scores = self._prompt_scores(adapter), self._prompt_scores(base)
         likeness = (
@@ -75,7 +76,8 @@ class Evaluator:
             "seal": {"broken": len(self._sealed_in_the_samples(album))},
         }
         self._write_cosines(adapter, reals.sealed)
-        return card, Shown(album.framed(split.report), album.framed(split.fit), adapter, base, reals)
+        portraits = album.framed(split.report), album.framed(split.fit)
+        return card, Shown(*portraits, adapter, base, reals, galleries.get("leak"), galleries.get("base_leak"))
 
     def _likeness(
         self, galleries: dict[str, Gallery], chosen: Checkpoint, reals: Reals, scores: list[float | None]
@@ -115,18 +117,25 @@ class Evaluator:
             },
         )
 
-    def _candidate(self, checkpoint: Checkpoint, reals: Reals) -> Candidate:
+    @cached_property
+    def _select_reals(self) -> Reals:
+        split = self.photos.split
+        strangers = calibrate.strangers(self.settings.gate_engine)
+        return reals_of(split, split.select, self._albums[self.eyes.gate.name], strangers)
+
+    def candidate(self, checkpoint: Checkpoint) -> Candidate:
         """The gate's numbers, from one seed a prompt that the report does not use."""
         prompts = select_prompts(report_prompts(self.base.prompt_set, self.who), self.settings.select_prompts)
         self.base.use_adapter(checkpoint.adapter, folded=True)
-        tag, seeds = f"select/{checkpoint.step:06d}", range(self.seeds.stop, self.seeds.stop + 1)
+        tag, seeds = select_tag(checkpoint.step), range(self.seeds.stop, self.seeds.stop + 1)
+        if self.settings.checked is not None:
+            take_set(self.settings.checked / tag, self.folder / "samples" / tag)
         gallery = self._gallery(prompts, tag, f"step {checkpoint.step}", self.eyes.gate, seeds)
+        reals = self._select_reals
         identity = float(gallery.cosines(reals.sealed).mean())
         score = probe.mean_score(self._prompt_scores(gallery))
         copied = reals.copying(gallery.seen)
-        return Candidate(
-            checkpoint.step, identity, 1.0 if score is None else score, copied or 0.0, reals.of_ceiling(identity)
-        )
+        return Candidate(checkpoint.step, identity, score, copied or 0.0, reals.of_ceiling(identity))
 
     def _write_cosines(self, adapter: Gallery, photos: Floats) -> None:
         """cosines.json: what `trainer compare` resamples, and by which pairs; photos by hash, no embedding."""
@@ -160,22 +169,20 @@ class Evaluator:
     def _gallery(self, prompts: Sequence[Prompt], tag: str, label: str, embedder: Embedder, seeds: range) -> Gallery:
         folder = self.folder / "samples" / tag
         sample_prompts(self.base, prompts, seeds, self.settings.sampling, folder, self.console, label)
-        return self._seen(prompts, tag, embedder, seeds)
-
-    def _seen(self, prompts: Sequence[Prompt], tag: str, embedder: Embedder, seeds: range) -> Gallery:
-        pictures = read_pictures(self.folder / "samples" / tag, prompts, seeds)
+        pictures = read_pictures(folder, prompts, seeds)
         return Gallery(prompts, pictures, look((p for row in pictures for p in row), self.eyes.detector, embedder))
 
     def _base_gallery(self, prompts: Sequence[Prompt], tag: str, label: str) -> Gallery:
-        """What the base makes without an adapter: taken from an earlier run of the same base where there is one."""
+        """What the base makes without an adapter and the judge sees in it, from an earlier run where there was one."""
         wanted = self.base, prompts, self.seeds, self.settings.sampling, self.folder / "samples" / tag
         kept = BasePictures(self.settings.base_pictures)
         kept.take(*wanted)
         if sample_prompts(*wanted, self.console, label) == len(prompts) * len(self.seeds):
             kept.keep(*wanted)
-        return self._seen(prompts, tag, self.eyes.judge, self.seeds)
+        pictures = read_pictures(self.folder / "samples" / tag, prompts, self.seeds)
+        return Gallery(prompts, pictures, kept.look(pictures, self.eyes.detector, self.eyes.judge))
 
-    def _beside(self, chosen: Checkpoint, photos: Floats) -> tuple[float, float] | None:
+    def _beside(self, chosen: Checkpoint, photos: Floats) -> scorecard.Beside | None:
         """Likeness of whoever stands beside the person, adapter on and off; None where there is nobody beside."""
         prompts = beside_prompts(self.base.prompt_set, self.who)
         if not prompts:
@@ -186,12 +193,16 @@ class Evaluator:
             flat = self._gallery(prompts, tag, "somebody beside", self.eyes.judge, self.seeds).flat()
             means.append(scorecard.least_alike(everyone(flat, self.eyes.detector, self.eyes.judge), photos))
         on, off = means
-        return None if on is None or off is None else (on, off)
+        return on, off
 
-    def _album(self, embedder: Embedder) -> Album:
-        split = self.photos.split
+    @cached_property
+    def _albums(self) -> dict[str, Album]:
+        """The real photos, each opened once, to the gate where it chooses and to the judge where it reports."""
+        split, eyes = self.photos.split, self.eyes
         files = {name: self.photos.paths[name] for name in split.select + split.report + split.fit}
-        return look_at_album(files, self.photos.framed, self.settings.max_pixels, self.eyes.detector, embedder)
+        looking = [eyes.gate] * bool(split.select) + [eyes.judge] * bool(split.report or not split.select)
+        albums = look_at_albums(files, self.photos.framed, self.settings.max_pixels, eyes.detector, looking)
+        return {embedder.name: album for embedder, album in zip(looking, albums, strict=True)}
 
     def _sealed_in_the_samples(self, album: Album) -> list[int]:
         """Which sealed photos, by index, the training samples show; none, unless somebody broke the seal."""
@@ -213,11 +224,12 @@ def evaluate(
     head: dict[str, Any],
     cost: dict[str, Any],
     doubts: Sequence[str] = (),
+    shows: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Write scorecard.json, report.html and samples/; returns the stage's facts.
 
     `head` holds the scorecard's subject, recipe and base; `cost` what prepare and fit took; `doubts` what prepare
-    found unclear about who the person is.
+    found unclear about who the person is; `shows` in how many fit photos it measured each attribute word.
     """
     started = time.monotonic()
     candidates, chosen = evaluator.select(checkpoints)
@@ -237,10 +249,16 @@ def evaluate(
     }
     card["verdict"], card["reasons"] = verdict(card, s.copying_limit)
     card["reasons"] += doubts
-    card["advice"] = advice(card, s.copying_limit)
+    card["advice"] = advice(card, s.copying_limit, shows or {})
+    card["nulls"] = why_null(card)
     write_json(evaluator.folder / "scorecard.json", card)
-    write_report(evaluator.folder / "report.html", card, shown)
+    write_report(evaluator.folder / "report.html", card, shown, s.trigger)
     return {"chosen_step": chosen.step, "of_ceiling": card["identity"]["of_ceiling"], "verdict": card["verdict"]}
+
+
+def select_tag(step: int) -> str:
+    """Where a checkpoint's pictures for the choice lie below `samples`."""
+    return f"select/{step:06d}"
 
 
 def people_made_up(galleries: dict[str, Gallery], engine: str) -> Floats:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.evaluate.gallery import Gallery
+from trainer.evaluate.nulls import UNSEALED
 
 IDENTITY = (
     "mean", "ceiling", "floor_strangers", "floor_base", "of_ceiling", "of_ceiling_base", "pass_rate", "threshold",
-    "per_photo_std", "style_mean",
+    "false_accept_rate",    "per_photo_std", "style_mean",
 )  # fmt: skip
 LEAK = ("untriggered", "untriggered_base", "excess", "beside", "beside_base", "beside_excess")
-NOBODY = "no photo is sealed to compare with"
 
 
 def likeness(adapter: Gallery, scores: Sequence[float | None]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def likeness(adapter: Gallery, scores: Sequence[float | None]) -> dict[str, Any]
     return {
         "identity": dict.fromkeys(IDENTITY) | {"ci95": unknown, "of_ceiling_ci95": unknown},
         "copying": dict.fromkeys(("to_fit_photos", "excess", "any_excess")),
-        "leak": dict.fromkeys(LEAK) | {"beside_reason": NOBODY},
+        "leak": dict.fromkeys(LEAK) | {"beside_reason": UNSEALED},
         "sensitivity": {"paraphrase_std": None},
         "by_prompt": [
             {

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
+
+from trainer.faces.attributes import VOCABULARY, mirrored
 
 STRONG, FAIR = 0.75, 0.5  # of_ceiling from which the verdict says so
 WIDE_INTERVAL = 0.3  # width of the 95% interval of of_ceiling from which two adapters are not worth ranking
 ENOUGH_PHOTOS = 15
+ENOUGH_OF_A_LOOK = 5  # photos: a third of those
+NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 RISING = 1.1  # times the likeness of the checkpoint before
 WEAK_PROMPT = 0.75  # share of the mean likeness under which a prompt is worth a word
 SHOWABLE = ("pose", "expression", "light")  # groups of prompts whose words photos can show
@@ -77,8 +83,11 @@ def _likeness_doubts(card: dict[str, Any]) -> list[str]:
     return said
 
 
-def advice(card: dict[str, Any], copying_limit: float) -> list[str]:
-    """What to do next, the most useful first; empty where nothing stands out."""
+def advice(card: dict[str, Any], copying_limit: float, shows: Mapping[str, int] = NO_COUNTS) -> list[str]:
+    """What to do next, the most useful first; empty where nothing stands out.
+
+    `shows` tells in how many of the fit photos each attribute word was measured.
+    """
     said = []
     if not card["photos"]["report"]:
         said.append(
@@ -88,7 +97,7 @@ def advice(card: dict[str, Any], copying_limit: float) -> list[str]:
         said.append(f"add photos: {card['photos']['fit']} were left to fit on, {ENOUGH_PHOTOS} or more serve better")
     weakest = _weakest_prompt(card)
     if weakest:
-        said.append(f"add photos that show “{weakest}”: asked for that, the pictures are least like the person")
+        said.append(_more_of(weakest, card["photos"]["fit"], shows))
     if card["copying"]["excess"] is not None and card["copying"]["excess"] > copying_limit:
         said.append("lower fit.steps, or add photos from other days and places: it repeats what it has seen")
     if card["detection_rate"] < 0.95:
@@ -104,6 +113,17 @@ def _still_rising(checkpoints: list[dict[str, Any]]) -> bool:
         return False
     before, last = checkpoints[-2:]
     return bool(last["selected"] and last["identity_select"] > RISING * before["identity_select"])
+
+
+def _more_of(look: str, fitted: int, shows: Mapping[str, int]) -> str:
+    """How many photos of this look to add, where it is known how many show it; the mirror image counts as well."""
+    least = "asked for that, the pictures are least like the person"
+    (other,) = mirrored([look])
+    found = shows.get(look, 0) + (shows.get(other, 0) if other != look else 0)
+    if not shows or not fitted or look not in VOCABULARY or found >= ENOUGH_OF_A_LOOK:
+        return f"add photos that show “{look}”: {least}"
+    both = look if other == look else f"{look}” or “{other}"
+    return f"add {ENOUGH_OF_A_LOOK - found} photos that show “{both}”, as {found} of {fitted} do: {least}"
 
 
 def _weakest_prompt(card: dict[str, Any]) -> str | None:

@@ -93,9 +93,9 @@ def load_state(folder: Path, trained: Trained, console: Console) -> tuple[int, f
     return step, spent_s
 
 
-def truncate_metrics(folder: Path, step: int) -> None:
+def truncate_lines(path: Path, step: int) -> None:
     """Drop the lines of steps that will be made again, and a line that was cut off; an empty file where none is."""
-    path, kept = folder / METRICS, []
+    kept = []
     path.touch()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -24,6 +24,7 @@ from trainer.fit.checkpoint import METRICS, Trained, save_checkpoint, save_state
 from trainer.fit.lora import lora_tensors
 from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
 from trainer.fit.optimizer import rate_at, set_rate
+from trainer.fit.patience import Patience
 from trainer.fit.prior import Prior, prior_rows
 from trainer.fit.settings import Settings
 
@@ -41,6 +42,7 @@ class Loop:
     Attributes:
         names: file names of the cached samples, for error messages.
         start: see `lora.lora_start`.
+        patience: of the first process; None where every step is made.
     """
 
     base: Base
@@ -52,14 +54,17 @@ class Loop:
     accelerator: Accelerator
     trained: Trained
     start: Mapping[str, torch.Tensor]
+    patience: Patience | None = None
 
     @property
     def parts(self) -> int:
         """Parts of a step's batch, of all processes together."""
         return self.settings.accumulation * int(self.accelerator.num_processes)
 
-    def run(self, step: int, spent_s: float, console: Console) -> float:
-        """Make the steps that are left; the seconds spent on all of them, those before an interruption included.
+    def run(self, step: int, spent_s: float, console: Console) -> tuple[int, float]:
+        """Make the steps that are left, or those until the patience is over.
+
+        Returns all steps made and the seconds spent on them, those before an interruption included.
 
         Raises DivergedError before the optimizer's step when a loss or a gradient is no longer a number.
         """
@@ -76,13 +81,15 @@ class Loop:
                     losses.clear()
                 if step % s.checkpoint_every == 0 or step == s.steps:
                     self._checkpoint(step)
+                    if step < s.steps and self._is_over(step):
+                        break
                 # A state is only saved where the mean loss starts anew, so that the metrics resume alike too.
                 due = time.monotonic() - saved_at > STATE_EVERY_S and step % METRICS_EVERY == 0
                 if due and step < s.steps and self.accelerator.is_main_process:
                     save_state(self.folder, step, time.monotonic() - started, self.trained)
                     saved_at = time.monotonic()
                 tick()
-        return time.monotonic() - started
+        return step, time.monotonic() - started
 
     def _record(self, step: int, losses: Sequence[float]) -> float:
         """Append a line to the metrics; the mean of the losses since the last one."""
@@ -96,6 +103,16 @@ class Loop:
         if self.accelerator.is_main_process:
             with averaged(self.trained.weights, self.trained.averages):
                 save_checkpoint(self.folder, step, lora_tensors(self.base.denoiser, self.start, self.base.component))
+
+    def _is_over(self, step: int) -> bool:
+        """Whether the checkpoint just saved is one too many without progress; all processes hear it from the first."""
+        if self.settings.stop_after is None:
+            return False
+        over = self.patience is not None and self.patience.is_over(step)
+        if self.accelerator.num_processes == 1:
+            return over
+        told = torch.tensor(float(over), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(told, "sum"))
 
     def _step(self, step: int) -> float:
         """One optimizer step; the mean loss of its samples."""

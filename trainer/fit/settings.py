@@ -44,3 +44,4 @@ class Settings:
     ema_decay: float | None = None
     weighting: str = "uniform"
     gradient_checkpointing: bool = False
+    stop_after: int | None = None

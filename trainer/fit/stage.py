@@ -16,10 +16,11 @@ from trainer.bases.base import Base
 from trainer.console import Console
 from trainer.fit.average import start_averages
 from trainer.fit.cache import Cache, build_cache, class_caption, read_samples, wordings_of
-from trainer.fit.checkpoint import Trained, load_state, remove_states, truncate_metrics
+from trainer.fit.checkpoint import METRICS, Trained, load_state, remove_states, truncate_lines
 from trainer.fit.loop import Loop
 from trainer.fit.lora import Shape, add_lora, lora_start
 from trainer.fit.optimizer import build_optimizer
+from trainer.fit.patience import Check, Patience
 from trainer.fit.prior import BATCH, Prior, build_prior
 from trainer.fit.reading import check_reading
 from trainer.fit.settings import Settings
@@ -29,9 +30,12 @@ __all__ = ["VERSION", "Settings", "fit", "peak_bytes"]
 VERSION = 3
 
 
-def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Console) -> dict[str, Any]:
+def fit(
+    samples: Path, base: Base, settings: Settings, folder: Path, console: Console, check: Check | None = None
+) -> dict[str, Any]:
     """Train an adapter on the prepared imagefolder and write checkpoints and metrics; returns the stage's facts.
 
+    `check` scores a checkpoint for `settings.stop_after`; without it every step is made.
     Started by `accelerate launch` in several processes, each takes its part of every batch; the first one writes.
     """
     accelerator = Accelerator()
@@ -46,23 +50,35 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
     trained, start = _adapted(base, settings)
     step, spent_s = load_state(folder, trained, console)
     accelerator.wait_for_everyone()  # all have read before the first one writes
+    patience = None
     if accelerator.is_main_process:
-        truncate_metrics(folder, step)
+        truncate_lines(folder / METRICS, step)
+        patience = _patience(settings, check, folder, step)
     names = [sample.path.name for sample in found]
-    loop = Loop(base, cache, names, prior, settings, folder, accelerator, trained, start)
+    loop = Loop(base, cache, names, prior, settings, folder, accelerator, trained, start, patience)
     base.denoiser.train()
-    seconds = loop.run(step, spent_s, console)
+    steps, seconds = loop.run(step, spent_s, console)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_states(folder)
     return {
-        "steps": settings.steps,
-        "images_seen": settings.steps * settings.batch_size * loop.parts,
+        "steps": steps,
+        "stopped_early": steps < settings.steps,
+        "images_seen": steps * settings.batch_size * loop.parts,
         "parameters": sum(parameter.numel() for parameter in trained.weights.values()),
         "fit_s": round(seconds, 2),
         "peak_bytes": peak_bytes(),
         **reading,
     }
+
+
+def _patience(s: Settings, check: Check | None, folder: Path, step: int) -> Patience | None:
+    """What ends the fit early, with the scores up to this step; None where every step is made."""
+    if s.stop_after is None or check is None:
+        return None
+    patience = Patience(check, s.stop_after, folder)
+    patience.resume(step)
+    return patience
 
 
 def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]:
