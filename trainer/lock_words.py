@@ -11,6 +11,7 @@ WORDS = {
     "base_sha256": "the base's weights",
     "captioner_sha256": "the model that describes the photos",
     "captions": "your .txt captions",
+    "consent": "what consent.toml says",
     "machine": "the machine",
     "photos": "the photos",
     "recipe_sha256": "the recipe",

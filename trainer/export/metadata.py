@@ -10,7 +10,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-# Base family to ModelSpec's architecture and version word, as kohya's trainers write them; others go by their own name.
+# Base family to ModelSpec's architecture and version word, as kohya's trainers write them; others keep their name.
 FAMILIES = {
     "sd15": ("stable-diffusion-v1", "sd_v1"),
     "sdxl": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0"),
