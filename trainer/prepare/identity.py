@@ -15,7 +15,7 @@ from trainer.records import Floats
 LOOK_ALIKE, BAND = 0.2, 0.25
 ROUNDS = 2
 # How far below the median of the person's own photos the last threshold lies, and how far up or down of there the
-# album's gap may be; found in the same way. Anybody from 0.31 to 0.36 does as well.
+# album's gap may be; found in the same way. Any drop from 0.31 to 0.36 does about as well.
 DROP, LEEWAY = 0.33, 0.1
 
 
