@@ -84,9 +84,10 @@ def test_a_check_says_what_the_choice_will_say_and_opens_no_report_photo(
 
 def test_pictures_of_another_adapter_are_made_anew(copied: Path, run: Path, base: Base, tmp_path: Path) -> None:
     first, other = find_checkpoints(run / "2_fit")
-    checks = Checks(lambda: evaluator_of(copied, run, base, tmp_path, sees_report=False))
+    checks = Checks(lambda: evaluator_of(copied, run, base, tmp_path / "checks", sees_report=False))
     checks(first)
-    files = sorted(tmp_path.rglob("*.png"))
+    files = sorted((tmp_path / "checks").rglob("*.png"))
+    assert len(files) == PROMPTS
     times = [file.stat().st_mtime_ns for file in files]
     checks(first)
     assert [file.stat().st_mtime_ns for file in files] == times
