@@ -48,7 +48,7 @@ def _planned(name: str, memory: str | None, overrides: Sequence[str], console: C
     device = best_device()
     available = memory_of(device) if memory is None else bytes_of(memory)
     settings, precision = fit_settings(recipe), resolve_precision(recipe.fit.precision)
-    with console.progress("counting", len(list(ladder(settings, precision)))) as tick:
+    with console.progress("counting", len(list(ladder(settings, precision, recipe.base.quantize)))) as tick:
         planned = plan(recipe.base.model_dump(), settings, precision, device, available, tick)
     title = f"{recipe.name} in {available / 1e9:.1f} GB of the {device.type}; GB, predicted; seconds are rough"
     console.table(title, [_row(one) for one in planned], HEADER)

@@ -111,6 +111,8 @@ class Jobs:
             "fit": f.model_dump(mode="json"),
             "base": self.base.sha256,
         }
+        if self.recipe.base.quantize != "none":
+            inputs["quantize"] = self.recipe.base.quantize
         if f.warm_start is not None:
             inputs["warm_start"] = sha256_of(Path(f.warm_start))
         settings = fit_settings(self.recipe)
@@ -118,7 +120,7 @@ class Jobs:
         def work(part: Path) -> dict[str, Any]:
             import torch
 
-            base = self._load_base(f.precision)
+            base = self._load_base(f.precision, self.recipe.base.quantize)
             # Sums that several threads share out are rounded otherwise by another number of them.
             threads = {"threads": torch.get_num_threads()}
             return stage.fit(stages[PREPARE].folder, base, settings, part, self.console) | threads
@@ -285,12 +287,13 @@ class Jobs:
         base = self._load_base(self.recipe.fit.precision)
         return BaseFacts(base.name, base.folder, base.sha256, base.size_px)
 
-    def _load_base(self, precision: str) -> Base:
+    def _load_base(self, precision: str, quantize: str = "none") -> Base:
         from trainer.bases.base import get_base, resolve_precision
 
         chosen = self.recipe.base
         with self.console.progress(f"loading {chosen.name}", 1) as tick:
-            base = get_base(**chosen.model_dump(), precision=resolve_precision(precision))
+            values = chosen.model_dump() | {"quantize": quantize}
+            base = get_base(**values, precision=resolve_precision(precision))
             tick()
         return base
 
