@@ -113,6 +113,7 @@ def refused(*overrides: str) -> str:
         (["fit.init=pissa"], "fit.init: pissa is for linear layers"),
         (["fit.init=olora", "fit.targets=attention", "fit.adapter=dora", "export.kohya=false"], "fit.init: olora"),
         (["fit.init=pissa", "fit.targets=[to_q]", "fit.warm_start=a"], "fit.warm_start: a start of its own"),
+        (["fit.init=pissa", "fit.targets=[to_q]", "base.quantize=nf4"], "fit.init: pissa takes apart"),
         (["fit.warm_start=nowhere.safetensors"], "nowhere.safetensors: no such file"),
         (["fit.weighting=min_snr"], "fit.min_snr_gamma: goes with"),
         (["fit.min_snr_gamma=5"], "fit.min_snr_gamma: goes with"),

@@ -48,7 +48,7 @@ def _planned(name: str, memory: str | None, overrides: Sequence[str], console: C
     device = best_device()
     available = memory_of(device) if memory is None else bytes_of(memory)
     settings, precision = fit_settings(recipe), resolve_precision(recipe.fit.precision)
-    with console.progress("counting", len(list(ladder(settings, precision)))) as tick:
+    with console.progress("counting", len(list(ladder(settings, precision, recipe.base.quantize)))) as tick:
         planned = plan(recipe.base.model_dump(), settings, precision, device, available, tick)
     if settings.stop_after is not None:
         console.say("not counted: the second copy of the base that fit.stop_after holds")

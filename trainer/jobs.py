@@ -120,6 +120,8 @@ class Jobs:
         }
         if f.stop_after is not None:
             inputs["check"] = decides_checks(self.recipe)
+        if self.recipe.base.quantize != "none":
+            inputs["quantize"] = self.recipe.base.quantize
         if f.warm_start is not None:
             inputs["warm_start"] = sha256_of(Path(f.warm_start))
         settings = fit_settings(self.recipe)
@@ -129,7 +131,7 @@ class Jobs:
 
             from trainer.bases.base import machine
 
-            base = self._load_base(f.precision)
+            base = self._load_base(f.precision, self.recipe.base.quantize)
             # Sums that several threads share out are rounded otherwise by another number of them, or by other kernels.
             rounding = {"threads": torch.get_num_threads(), "machine": machine()}
             prepared, check = stages[PREPARE].folder, self._scoring.check(stages[PREPARE].folder, part)
@@ -269,12 +271,13 @@ class Jobs:
     def _scoring(self) -> Scoring:
         return Scoring(self.recipe, self.album, self._load_base, self.console)
 
-    def _load_base(self, precision: str) -> Base:
+    def _load_base(self, precision: str, quantize: str = "none") -> Base:
         from trainer.bases.base import get_base, resolve_precision
 
         chosen = self.recipe.base
         with self.console.progress(f"loading {chosen.name}", 1) as tick:
-            base = get_base(**chosen.model_dump(), precision=resolve_precision(precision))
+            values = chosen.model_dump() | {"quantize": quantize}
+            base = get_base(**values, precision=resolve_precision(precision))
             tick()
         return base
 

@@ -238,6 +238,8 @@ def _fit_checks(recipe: Recipe) -> Iterator[str]:
         yield f"fit.warm_start: {f.warm_start}: no such file"
     if f.init != "gaussian":
         yield from _start_checks(f)
+        if recipe.base.quantize != "none":
+            yield f"fit.init: {f.init} takes apart the weights that base.quantize rounds; set it to gaussian"
     if recipe.export.kohya:
         if f.rank_pattern:
             yield "export.kohya: diffusers misreads that layout where ranks differ (fit.rank_pattern); set it to false"

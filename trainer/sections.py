@@ -47,6 +47,9 @@ class BaseModelSection(Section):
     """Hub revision (commit) to pin. None: the newest; the lock then records what came."""
     size_px: Annotated[int, Field(ge=64, le=2048)] | None = None
     """Side of the pictures, in pixels. None: what the base was made for. Time and memory grow with its square."""
+    quantize: Literal["none", "int8", "nf4"] = "none"
+    """Format of the frozen linear layers while fitting: as `fit.precision` has them; 8 bits (arXiv 2208.07339); 4 bits
+    (arXiv 2305.14314). Needs bitsandbytes. The adapter is scored and exported on the base as it is."""
 
 
 class FacesSection(Section):

@@ -26,6 +26,7 @@ from trainer.jobs import fit_settings
 from trainer.recipe import load_recipe
 
 CPU = torch.device("cpu")
+NARROW = ("int8", "nf4")
 
 
 def settings_of(**values: Any) -> Settings:
@@ -91,20 +92,21 @@ def test_the_optimizer_and_the_averages_count(tiny_base: Callable[[str], Path]) 
 
 
 def test_the_ladder_keeps_the_batch() -> None:
-    s = settings_of(batch_size=8, prior_batch=4, accumulation=2)
+    s, rounded = settings_of(batch_size=8, prior_batch=4, accumulation=2), [f"frozen weights in {n}" for n in NARROW]
     rungs = list(ladder(s, "fp32"))
     assert [rung.words for rung in rungs] == [
         "as the recipe says", "arithmetic in bf16", "batch in 4 parts", "batch in 8 parts", "gradient checkpointing",
-        "batch in 16 parts",
+        "batch in 16 parts", *rounded,
     ]  # fmt: skip
     for rung in rungs[2:]:
         assert rung.changes["fit.batch_size"] * rung.changes["fit.accumulation"] == 16
         assert rung.changes["fit.precision"] == "bf16"
     assert rungs[3].changes["fit.prior_batch"] == 1
     assert "fit.gradient_checkpointing" not in rungs[3].changes
-    assert [r.words for r in ladder(settings_of(batch_size=1, gradient_checkpointing=True), "bf16")] == [
-        "as the recipe says"
-    ]
+    last = settings_of(batch_size=1, gradient_checkpointing=True)
+    assert [r.words for r in ladder(last, "bf16")] == ["as the recipe says", *rounded]
+    assert [r.words for r in ladder(last, "bf16", "int8")] == ["as the recipe says", rounded[1]]
+    assert [r.words for r in ladder(replace(last, init="pissa"), "bf16")] == ["as the recipe says"]
 
 
 def test_the_plan_stops_at_the_first_rung_that_fits(tiny_base: Callable[[str], Path]) -> None:
@@ -115,8 +117,11 @@ def test_the_plan_stops_at_the_first_rung_that_fits(tiny_base: Callable[[str], P
     assert whole[0].step_s > 0
     none = plan(base, s, "bf16", CPU, 1)
     assert [one.fits for one in none] == [False] * len(list(ladder(s, "bf16")))
-    steps = [one.estimate.step for one in none]
+    steps = [one.estimate.step for one in none if "base.quantize" not in one.rung.changes]
     assert steps == sorted(steps, reverse=True)
+    frozen = [one.estimate.frozen for one in none[-3:]]
+    assert frozen == sorted(frozen, reverse=True)
+    assert frozen[0] > 1.5 * frozen[1]
 
 
 def test_parts_of_a_step_add_up(tiny_base: Callable[[str], Path]) -> None:

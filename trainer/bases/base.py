@@ -112,6 +112,7 @@ def get_base(
     precision: str = "fp32",
     config: str | None = None,
     size_px: int | None = None,
+    quantize: str = "none",
 ) -> Base:
     """Load a base.
 
@@ -122,10 +123,11 @@ def get_base(
         precision: `fp32` or `bf16`.
         config: diffusers folder or hub name that describes a .safetensors checkpoint.
         size_px: side of the pictures; None: what the base was made for.
+        quantize: `none`, or the format of the denoiser's linear layers: `int8` or `nf4`.
 
     Raises:
         UsageError: for an unknown family, a pickle, or a size that the family cannot make.
-        MissingPartError: where its files are not there.
+        MissingPartError: where its files, or the library that quantizes, are not there.
     """
     if name not in FAMILIES:
         raise UsageError(f"no base called {name!r}", f"use one of: {', '.join(FAMILIES)}")
@@ -136,7 +138,8 @@ def get_base(
     from trainer.bases.files import Source
     from trainer.bases.stock import StockBase
 
-    return StockBase(name, family_of(name), Source(path or str(EMBEDDED), revision, config), precision, size_px)
+    source = Source(path or str(EMBEDDED), revision, config)
+    return StockBase(name, family_of(name), source, precision, size_px, quantize)
 
 
 def family_of(name: str) -> Any:

@@ -14,8 +14,9 @@ from huggingface_hub import try_to_load_from_cache
 
 from trainer.bases.base import EMBEDDED, Tensor, family_of
 from trainer.bases.conditioning import Conditioning
+from trainer.bases.quantize import blank, is_quantized, sketch_quantized
 from trainer.bases.schedule import FLOW, Schedule
-from trainer.bases.stock import AT_ONCE_PX, Family, answer_of, held_dtype
+from trainer.bases.stock import AT_ONCE_PX, Family, answer_of, computed_dtype, held_dtype
 from trainer.errors import MissingPartError
 
 LEVELS, NATIVE_PX = 1000, 1024  # the size is for denoisers whose configuration does not say one
@@ -27,6 +28,7 @@ class Sketch:
 
     Attributes:
         described: where the shapes come from, in words.
+        whole: bytes of the denoiser's weights before any of them is quantized.
         beside: bytes of the text encoders and the VAE, which are there until the first step.
     """
 
@@ -37,6 +39,7 @@ class Sketch:
     component: str
     schedule: Schedule
     described: str
+    whole: int
     beside: int
     precision: str
     family: Family
@@ -61,8 +64,10 @@ class Sketch:
     def fill(self, device: torch.device) -> None:
         """Give every parameter and buffer a place on the device, in the memory format that the base has there."""
         for module in self.denoiser.modules():
+            if is_quantized(module):
+                blank(module, device)
             for name, old in module._parameters.items():
-                if old is not None:
+                if old is not None and not (is_quantized(module) and name == "weight"):
                     new = self._place(old, device)
                     module._parameters[name] = torch.nn.Parameter(new, requires_grad=old.requires_grad)
             for name, old in module._buffers.items():
@@ -82,6 +87,7 @@ def sketch(
     precision: str = "fp32",
     config: str | None = None,
     size_px: int | None = None,
+    quantize: str = "none",
 ) -> Sketch:
     """Draw a base from its configuration; arguments as of `trainer.bases.base.get_base`. Nothing is brought.
 
@@ -98,6 +104,9 @@ def sketch(
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MissingPartError(f"{described} describes no denoiser: {error}", "check base.path in the recipe") from None
     denoiser.to(held_dtype(family, precision)).requires_grad_(False)
+    whole = sum(tensor.numel() * tensor.element_size() for tensor in denoiser.parameters())
+    if quantize != "none":
+        sketch_quantized(denoiser, quantize, computed_dtype(precision))
     side = side or NATIVE_PX
     size = held_dtype(family, precision).itemsize
     return Sketch(
@@ -108,6 +117,7 @@ def sketch(
         component=family.denoiser,
         schedule=Schedule(torch.rand(LEVELS), torch.rand(LEVELS), torch.rand(LEVELS), FLOW),
         described=described,
+        whole=whole,
         beside=family.outline.encoders * size + family.outline.autoencoder * 4,
         precision=precision,
         family=family,

@@ -16,6 +16,7 @@ from trainer.bases.base import Tensor, best_device
 from trainer.bases.conditioning import Conditioning, joined_texts
 from trainer.bases.files import Source, load_pipeline
 from trainer.bases.loading import fold, load_adapter, unfold
+from trainer.bases.quantize import is_quantized, quantize
 from trainer.bases.schedule import schedule_of
 from trainer.bases.tokens import clip_tokens
 from trainer.errors import UsageError
@@ -114,6 +115,11 @@ def held_dtype(family: Family, precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" and family.half else torch.float32
 
 
+def computed_dtype(precision: str) -> torch.dtype:
+    """The number format of the arithmetic."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def answer_of(
     family: Family, denoiser: Any, precision: str, noisy: Tensor, times: Tensor, text: Conditioning
 ) -> Tensor:
@@ -127,9 +133,11 @@ def answer_of(
 class StockBase:
     """One pipeline of one family; see `trainer.bases.base.Base` for what its attributes and methods mean."""
 
-    def __init__(self, name: str, family: Family, source: Source, precision: str, size_px: int | None) -> None:
+    def __init__(
+        self, name: str, family: Family, source: Source, precision: str, size_px: int | None, quantized: str = "none"
+    ) -> None:
         self.name, self.folder = name, source.path
-        self._family, self._source, self._asked_px = family, source, size_px
+        self._family, self._source, self._asked_px, self._quantized = family, source, size_px, quantized
         self._precision, self._device = precision, best_device()
         self._dtype = held_dtype(family, precision)
         if source.single and not family.single_file:
@@ -141,6 +149,8 @@ class StockBase:
             part.requires_grad_(False).eval()
         self.component = family.denoiser
         self.denoiser: torch.nn.Module = getattr(self._pipeline, family.denoiser)
+        if quantized != "none":
+            quantize(self.denoiser, quantized, computed_dtype(precision), self._device)
         if family.channels_last:
             _to_channels_last(self.denoiser)
         self._config = self.denoiser.config
@@ -235,7 +245,7 @@ class StockBase:
 
     def fresh(self) -> StockBase:
         """The same base, read from its files again."""
-        return StockBase(self.name, self._family, self._source, self._precision, self._asked_px)
+        return StockBase(self.name, self._family, self._source, self._precision, self._asked_px, self._quantized)
 
 
 def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
@@ -244,9 +254,11 @@ def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
 
 def _to_channels_last(denoiser: torch.nn.Module) -> None:
     """Copy every weight, convolutions in that format: one left in the mapped file keeps all of it in memory."""
-    for weight in denoiser.parameters():
-        format_of = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
-        weight.data = weight.data.clone(memory_format=format_of)
+    for module in denoiser.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None and not (is_quantized(module) and name == "weight"):  # already a copy, with scales
+                format_of = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
+                weight.data = weight.data.clone(memory_format=format_of)
 
 
 def _native_px(pipeline: Any, config: Any) -> int:

@@ -1,6 +1,6 @@
 """Which optimizer moves the adapter, at which rate in which step, and what of it a resumed fit must have back.
 
-Owner of bitsandbytes, prodigyopt and lion_pytorch: each is imported where it is asked for.
+Owner of prodigyopt, lion_pytorch and the optimizers of bitsandbytes: each is imported where it is asked for.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from trainer.bases.quantize import narrower
 from trainer.bases.sketch import sketch
 from trainer.bases.stock import SHARE_OF_GPU
 from trainer.errors import UsageError
@@ -92,11 +93,13 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def ladder(s: Settings, precision: str) -> Iterator[Rung]:
+def ladder(s: Settings, precision: str, quantize: str = "none") -> Iterator[Rung]:
     """The rungs in order, the cheapest in time first; each keeps those above it.
 
     Arithmetic in bf16; smaller parts of the same batch, as long as the rows of the prior divide too; activations
-    computed again; parts of one sample, each with a row of the prior: more rows of it in a step than were asked for.
+    computed again; parts of one sample, each with a row of the prior: more rows of it in a step than were asked for;
+    the frozen weights rounded to 8, then to 4 bits, where bitsandbytes is installed: the one rung that changes the
+    base.
     """
     changes: dict[str, Any] = {}
     yield Rung("as the recipe says", {})
@@ -114,6 +117,9 @@ def ladder(s: Settings, precision: str) -> Iterator[Rung]:
     if batch > 1:
         changes |= {"fit.batch_size": 1, "fit.accumulation": batch * parts, "fit.prior_batch": min(prior, 1)}
         yield Rung(f"batch in {batch * parts} parts", dict(changes))
+    for kind in narrower(quantize) if s.init == "gaussian" else []:
+        changes |= {"base.quantize": kind}
+        yield Rung(f"frozen weights in {kind}", dict(changes))
 
 
 def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch.device) -> Estimate:
@@ -126,8 +132,9 @@ def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch
     drawn = sketch(**base, precision=precision)
     counted = tally(drawn, s, device)
     loading = counted.frozen + drawn.beside
-    if device.type == "cpu" and drawn.family.channels_last:
-        loading += counted.frozen  # weights are copied while the file they come from is still mapped
+    if device.type == "cpu" and (drawn.family.channels_last or counted.frozen < drawn.whole):
+        # Weights are copied while their file is still mapped; the other parts' are read when they are used.
+        loading = max(loading, counted.frozen + drawn.whole)
     if device.type == "cuda" and loading > SHARE_OF_GPU * memory_of(device):  # then each part is there while it works
         loading = max(counted.frozen, drawn.beside)
     process = resident_bytes() if device.type == "cpu" else 0
@@ -145,12 +152,13 @@ def plan(
     """The rungs down to the first that fits into `memory` bytes, or all of them where none does."""
     rates: dict[str, float] = {}
     planned = []
-    for rung in ladder(s, precision):
+    for rung in ladder(s, precision, base.get("quantize", "none")):
         chosen = {key.removeprefix("fit."): value for key, value in rung.changes.items()}
-        of_rung = chosen.pop("precision", precision)
+        of_rung, held = chosen.pop("precision", precision), chosen.pop("base.quantize", None)
+        of_base = base if held is None else {**base, "quantize": held}
         if of_rung not in rates:
             rates[of_rung] = flops_a_second(of_rung, device)
-        needs = estimate(base, replace(s, **chosen), of_rung, device)
+        needs = estimate(of_base, replace(s, **chosen), of_rung, device)
         planned.append(Planned(rung, needs, needs.flops / rates[of_rung], needs.peak * MARGIN <= memory))
         tick()
         if planned[-1].fits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.weak import WeakIdKeyDictionary
 
 from trainer.bases.conditioning import Conditioning
+from trainer.bases.quantize import scales_of
 from trainer.bases.sketch import Sketch
 from trainer.fit.lora import add_lora
 from trainer.fit.objective import Examples, diffusion_loss
@@ -58,14 +60,16 @@ class Tally:
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all storages made inside, now and at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_cpu: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._on_cpu = on_cpu
         self.now = self.peak = 0
         self._known: Any = WeakIdKeyDictionary(ref_type=weakref.ref)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **kwargs or {})
         tree_map_only(torch.Tensor, self._count, made)
+        self.peak = max(self.peak, self.now + _scratch(func, args, made, self._on_cpu))
         return made
 
     def known(self, tensor: Tensor) -> None:
@@ -85,6 +89,28 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
+def _scratch(func: Any, args: Any, made: Any, on_cpu: bool) -> int:
+    """Bytes that an operation takes for itself while it works.
+
+    A product with 4-bit weights: these, widened. A convolution on the CPU: in fp32 oneDNN reorders the weights for each
+    call; where it has no bf16 kernels, torch unfolds the input into columns, one a place, of all the kernel sees there.
+    """
+    if func.name() == "bitsandbytes::gemm_4bit":
+        return int(args[0].element_size() * math.prod(args[2]))
+    if func is torch.ops.aten.convolution.default:
+        given, weight, answer = args[0], args[1], made
+    elif func is torch.ops.aten.convolution_backward.default:
+        answer, given, weight = args[:3]
+    else:
+        return 0
+    if not on_cpu:
+        return 0
+    if given.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return _bytes(weight)
+    places = len(given) * answer.shape[2:].numel() if weight.shape[2:].numel() > 1 else 0
+    return int(weight[0].numel() * places * given.element_size())
+
+
 def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
     """Count a forward and a backward pass of `batch_size` and `prior_batch` rows with the adapter of these settings.
 
@@ -99,12 +125,12 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
         again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
         base.denoiser.enable_gradient_checkpointing(again)
     base.denoiser.train()
-    live, text = _Live(), base.words(s.batch_size + s.prior_batch)
+    live, text = _Live(device.type == "cpu"), base.words(s.batch_size + s.prior_batch)
     with FakeTensorMode(allow_non_fake_inputs=True):
         base.fill(device)
         own = list(base.denoiser.parameters())
         trained = [weight for weight in own if weight.requires_grad]
-        for tensor in [*own, *base.denoiser.buffers()]:
+        for tensor in [*own, *base.denoiser.buffers(), *scales_of(base.denoiser)]:
             live.known(tensor)
         given = _examples(base, text, device)
         counter = flop_counter.FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
@@ -113,7 +139,8 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
             loss.backward()
     adapted = sum(weight.numel() for weight in trained)
     each = 4 + OPTIMIZER_BYTES[s.optimizer] + (4 if s.ema_decay is not None else 0)
-    frozen = sum(_bytes(tensor) for tensor in [*own, *base.denoiser.buffers()]) - 4 * adapted
+    held = [*own, *base.denoiser.buffers(), *scales_of(base.denoiser)]
+    frozen = sum(_bytes(tensor) for tensor in held) - 4 * adapted
     return Tally(frozen, each * adapted, live.peak, counter.get_total_flops())
 
 
