@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.album import Album
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
+from trainer.processes import Processes, awaited, count
 from trainer.recipe import Recipe
 from trainer.records import RGB, Checkpoint
 from trainer.run import Stage, sha256_of
@@ -63,6 +64,7 @@ class Jobs:
     """Folder of what may be made anew: unpacked archives, looks at photos."""
     adapter: Path | None = None
     reference: Path | None = None
+    processes: Processes = field(default_factory=Processes)
 
     def prepare(self, stages: Mapping[str, Stage]) -> Job:
         from trainer.faces.attributes import AttributeReader
@@ -113,15 +115,17 @@ class Jobs:
         }
         if f.warm_start is not None:
             inputs["warm_start"] = sha256_of(Path(f.warm_start))
-        settings = fit_settings(self.recipe)
+        if count() > 1:  # each takes its part of a larger batch
+            inputs["processes"] = count()
+        samples = stages[PREPARE].folder
 
         def work(part: Path) -> dict[str, Any]:
             import torch
 
-            base = self._load_base(f.precision)
+            self.processes.call({"samples": str(samples), "folder": str(part)})
             # Sums that several threads share out are rounded otherwise by another number of them.
             threads = {"threads": torch.get_num_threads()}
-            return stage.fit(stages[PREPARE].folder, base, settings, part, self.console) | threads
+            return _fit(self.recipe, samples, part, self.console) | threads
 
         return Job(inputs, work)
 
@@ -239,6 +243,8 @@ class Jobs:
             "versions": {name: importlib.metadata.version(name) for name in ("likeness-trainer", *PACKAGES)},
             "consent": self.subject.consent(),
         }
+        if count() > 1:
+            lock["processes"] = count()
         if self.caption_hashes:
             lock["captions"] = sorted(self.caption_hashes.values())
         if self.captioner_sha256 is not None:
@@ -286,13 +292,7 @@ class Jobs:
         return BaseFacts(base.name, base.folder, base.sha256, base.size_px)
 
     def _load_base(self, precision: str) -> Base:
-        from trainer.bases.base import get_base, resolve_precision
-
-        chosen = self.recipe.base
-        with self.console.progress(f"loading {chosen.name}", 1) as tick:
-            base = get_base(**chosen.model_dump(), precision=resolve_precision(precision))
-            tick()
-        return base
+        return _load_base(self.recipe, precision, self.console)
 
     def _embedder(self, engine: str) -> Embedder:
         from trainer.faces.base import get_embedder
@@ -315,6 +315,30 @@ def hash_of_reference(reference: Path | None) -> str | None:
     except OSError as error:
         hint = "pass the path of a photo of the person as --reference"
         raise UsageError(f"{reference}: cannot be read: {error.strerror}", hint) from None
+
+
+def take_part(recipe: Recipe, console: Console) -> None:
+    """What every process of a command but the first does: wait for it, and take part in its fit where there is one."""
+    task = awaited()
+    if task is not None:
+        _fit(recipe, Path(task["samples"]), Path(task["folder"]), console)
+
+
+def _fit(recipe: Recipe, samples: Path, part: Path, console: Console) -> dict[str, Any]:
+    from trainer.fit import stage
+
+    base = _load_base(recipe, recipe.fit.precision, console)
+    return stage.fit(samples, base, fit_settings(recipe), part, console)
+
+
+def _load_base(recipe: Recipe, precision: str, console: Console) -> Base:
+    from trainer.bases.base import get_base, resolve_precision
+
+    chosen = recipe.base
+    with console.progress(f"loading {chosen.name}", 1) as tick:
+        base = get_base(**chosen.model_dump(), precision=resolve_precision(precision))
+        tick()
+    return base
 
 
 def fit_settings(recipe: Recipe) -> Settings:

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ValidationError
 from trainer.album import CACHE, read_album
 from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
-from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE
+from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE, take_part
 from trainer.pipeline import Pipeline
+from trainer.processes import count
 from trainer.recipe import Layered, Recipe, flat_values, leaves
 from trainer.run import LOCK_FILE, read_object, sha256_of
 from trainer.subject import Subject, find_subject
@@ -40,6 +41,7 @@ class _Lock(BaseModel, strict=True):
     base_sha256: str
     recipe: dict[str, Any]
     threads: int | None = None
+    processes: int = 1
     split: dict[str, list[str]] | None = None
     weights: dict[str, str] | None = None
 
@@ -51,12 +53,13 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
     this machine's versions differ from the locked ones.
 
     Raises:
-        UsageError: when `run` is no finished run, or was made with another `reference` photo.
+        UsageError: when `run` is no finished run, or was made with another `reference` photo or number of processes.
         PhotosError: when the photos are no longer those of the lock.
         IntegrityError: when the lock cannot be read.
     """
     run = run.resolve()
     lock, then = read_lock(run), _manifest(run)
+    _same_processes(lock)
     subject = find_subject(run.parent.name, Path.cwd(), photos)
     _same_photos(subject, lock, run.parent / CACHE)
     _same_reference(reference, lock)
@@ -79,6 +82,15 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
         "environment": changes,
         "threads": threads,
     }
+
+
+def follow(run: Path, console: Console) -> None:
+    """What every process but the first does in a replay by several."""
+    run = run.resolve()
+    lock = read_lock(run)
+    _same_processes(lock)
+    with locked_threads(lock.get("threads"), console):
+        take_part(_locked_recipe(run, lock).recipe, console)
 
 
 def check_same(said: dict[str, Any]) -> None:
@@ -184,6 +196,15 @@ def _same_reference(reference: Path | None, lock: dict[str, Any]) -> None:
     if then != (None if reference is None else sha256_of(reference)):
         hint = "pass that photo as --reference" if then else "leave --reference out"
         raise UsageError(f"the run was made with {'another' if then else 'no'} reference photo", hint)
+
+
+def _same_processes(lock: dict[str, Any]) -> None:
+    then = lock.get("processes", 1)
+    if then != count():
+        started = (
+            f"accelerate launch --multi_gpu --num_processes {then} -m trainer replay" if then > 1 else "trainer replay"
+        )
+        raise UsageError(f"the run was fitted by {then} processes, not {count()}", f"start it as: {started}")
 
 
 def _equal(then: Path, now: Path, patterns: tuple[str, ...]) -> bool:

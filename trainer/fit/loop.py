@@ -26,6 +26,7 @@ from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
 from trainer.fit.optimizer import rate_at, set_rate
 from trainer.fit.prior import Prior, prior_rows
 from trainer.fit.settings import Settings
+from trainer.processes import saying_lost
 
 STATE_EVERY_S = 20.0
 METRICS_EVERY = 10
@@ -101,7 +102,10 @@ class Loop:
         """One optimizer step; the mean loss of its samples."""
         s, trained = self.settings, self.trained
         own = range(self.accelerator.process_index, self.parts, self.accelerator.num_processes)
-        value = self._summed(sum(self._backward(step, part) for part in own))
+        bad = torch.zeros(s.batch_size * self.parts)
+        value = self._summed(sum(self._backward(step, part, bad) for part in own), bad)
+        if not math.isfinite(value):
+            raise self._diverged(step, "loss", value, bad.nonzero().flatten().tolist())
         norm = self.accelerator.clip_grad_norm_(list(trained.weights.values()), s.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise self._diverged(step, "norm of the gradient", float(norm), range(s.batch_size * self.parts))
@@ -112,8 +116,11 @@ class Loop:
             move_averages(trained.averages, trained.weights, s.ema_decay, step + 1)
         return value
 
-    def _backward(self, step: int, part: int) -> float:
-        """Add the gradients of one part of the step's batch; what it adds to the mean loss."""
+    def _backward(self, step: int, part: int, bad: torch.Tensor) -> float:
+        """Add the gradients of one part of the step's batch; what it adds to the mean loss.
+
+        Marks the rows of the batch whose loss is no number in `bad`.
+        """
         s = self.settings
         given = self._examples(step, part).to(self.accelerator.device)
         with self._dropout_of(step, part):
@@ -121,11 +128,11 @@ class Loop:
         # Divided by the samples alone: rows of the prior are added to a step, they take nothing from it.
         loss = losses.sum() / (s.batch_size * self.parts)
         value = float(loss.detach())
-        if not math.isfinite(value):
-            finite = torch.isfinite(losses.detach()[: s.batch_size]).tolist()
-            rows = [part * s.batch_size + row for row, good in enumerate(finite) if not good]
-            raise self._diverged(step, "loss", value, rows)
-        self.accelerator.backward(loss)
+        if math.isfinite(value):
+            self.accelerator.backward(loss)
+        else:
+            finite = torch.isfinite(losses.detach()[: s.batch_size])
+            bad[part * s.batch_size : (part + 1) * s.batch_size] = (~finite).float()
         return value
 
     def _examples(self, step: int, part: int) -> Examples:
@@ -139,16 +146,24 @@ class Loop:
         answers = prior_rows(self.prior, step, s.prior_batch * self.parts, s.seed)
         return joined([samples, _part(answers, part, s.prior_batch)])
 
-    def _summed(self, value: float) -> float:
-        """Add up the gradients of all processes, and this number."""
+    def _summed(self, value: float, bad: torch.Tensor) -> float:
+        """Add up the gradients and the marks of all processes, and this number.
+
+        Each must hear of a loss that is no number in another's part, or it would wait for that one forever.
+        """
         if self.accelerator.num_processes == 1:
             return value
-        gradients = [weight.grad for weight in self.trained.weights.values() if weight.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients] + [gradients[0].new_tensor([value])])
-        summed = self.accelerator.reduce(flat, "sum")
-        for gradient, part in zip(gradients, summed[:-1].split([g.numel() for g in gradients]), strict=True):
+        weights = self.trained.weights.values()
+        own = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        flat = torch.cat([bad.to(own[0]), own[0].new_tensor([value]), *(gradient.flatten() for gradient in own)])
+        with saying_lost():
+            summed = self.accelerator.reduce(flat, "sum")
+            value = float(summed[len(bad)])
+        bad.copy_(summed[: len(bad)])
+        parts = summed[len(bad) + 1 :].split([gradient.numel() for gradient in own])
+        for gradient, part in zip(own, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
-        return float(summed[-1])
+        return value
 
     def _rate(self, step: int) -> float:
         s = self.settings

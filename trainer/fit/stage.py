@@ -24,6 +24,7 @@ from trainer.fit.prior import BATCH, Prior, build_prior
 from trainer.fit.reading import check_reading
 from trainer.fit.settings import Settings
 from trainer.fit.warm_start import warm_start
+from trainer.processes import saying_lost
 
 __all__ = ["VERSION", "Settings", "fit", "peak_bytes"]
 VERSION = 3
@@ -45,16 +46,19 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
     base.release()
     trained, start = _adapted(base, settings)
     step, spent_s = load_state(folder, trained, console)
-    accelerator.wait_for_everyone()  # all have read before the first one writes
+    with saying_lost():
+        accelerator.wait_for_everyone()  # all have read before the first one writes
     if accelerator.is_main_process:
         truncate_metrics(folder, step)
     names = [sample.path.name for sample in found]
     loop = Loop(base, cache, names, prior, settings, folder, accelerator, trained, start)
     base.denoiser.train()
     seconds = loop.run(step, spent_s, console)
-    accelerator.wait_for_everyone()
+    with saying_lost():
+        accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_states(folder)
+    accelerator.end_training()
     return {
         "steps": settings.steps,
         "images_seen": settings.steps * settings.batch_size * loop.parts,
