@@ -110,7 +110,7 @@ class Jobs:
         inputs = {
             "version": stage.VERSION,
             "prepare": stages[PREPARE].fingerprint,
-            "fit": f.model_dump(mode="json"),
+            "fit": f.model_dump(mode="json", exclude={"trackers"}),
             "base": self.base.sha256,
         }
         if f.warm_start is not None:

@@ -234,6 +234,8 @@ def _fit_checks(recipe: Recipe) -> Iterator[str]:
         yield "fit.lora_plus_ratio: Prodigy has one rate for all; choose another optimizer"
     if f.warm_start is not None and not Path(f.warm_start).is_file():
         yield f"fit.warm_start: {f.warm_start}: no such file"
+    if len({name.removesuffix("-online") for name in f.trackers}) < len(f.trackers):
+        yield "fit.trackers: names one twice; wandb and wandb-online are the same tracker, offline or not"
     if f.init != "gaussian":
         yield from _start_checks(f)
     if recipe.export.kohya:

@@ -200,6 +200,11 @@ class FitSection(Section):
     """Gradient norm above which gradients are scaled down."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the adapter's start, the batches, the noise and the noise levels."""
+    trackers: tuple[Literal["tensorboard", "wandb", "wandb-online"], ...] = ()
+    """Who is told loss, rate, seconds a step and memory, every 10 steps. Only `wandb-online` sends anything away.
+
+    `tensorboard` and `wandb` (offline) write into the run's `trackers` folder. Package extra: `trackers`.
+    """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the frozen base. auto: bf16 where the hardware computes it natively, else fp32."""
 

@@ -26,6 +26,7 @@ from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
 from trainer.fit.optimizer import rate_at, set_rate
 from trainer.fit.prior import Prior, prior_rows
 from trainer.fit.settings import Settings
+from trainer.fit.trackers import measured
 from trainer.processes import saying_lost
 
 STATE_EVERY_S = 20.0
@@ -65,7 +66,7 @@ class Loop:
         Raises DivergedError before the optimizer's step when a loss or a gradient is no longer a number.
         """
         s, started = self.settings, time.monotonic() - spent_s
-        saved_at = time.monotonic()
+        saved_at = recorded_at = time.monotonic()
         losses: list[float] = []
         with console.progress("fitting", s.steps) as tick:
             tick(step)
@@ -73,7 +74,9 @@ class Loop:
                 losses.append(self._step(step))
                 step += 1
                 if step % METRICS_EVERY == 0:
-                    tick(0, f"loss {self._record(step, losses):.4f}")
+                    now = time.monotonic()
+                    tick(0, f"loss {self._record(step, losses, now - recorded_at):.4f}")
+                    recorded_at = now
                     losses.clear()
                 if step % s.checkpoint_every == 0 or step == s.steps:
                     self._checkpoint(step)
@@ -85,9 +88,10 @@ class Loop:
                 tick()
         return time.monotonic() - started
 
-    def _record(self, step: int, losses: Sequence[float]) -> float:
-        """Append a line to the metrics; the mean of the losses since the last one."""
+    def _record(self, step: int, losses: Sequence[float], seconds: float) -> float:
+        """Append a line to the metrics; the mean of the losses since the last one, which these `seconds` took."""
         loss = sum(losses) / len(losses)
+        self.accelerator.log(measured(loss, self._rate(step - 1), seconds / len(losses)), step=step)
         if self.accelerator.is_main_process:
             with (self.folder / METRICS).open("a") as metrics:
                 metrics.write(json.dumps({"step": step, "loss": round(loss, 5), "lr": self._rate(step - 1)}) + "\n")

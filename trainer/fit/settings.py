@@ -44,3 +44,4 @@ class Settings:
     ema_decay: float | None = None
     weighting: str = "uniform"
     gradient_checkpointing: bool = False
+    trackers: Sequence[str] = ()

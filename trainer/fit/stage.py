@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from trainer.bases.base import Base
 from trainer.console import Console
@@ -23,6 +20,7 @@ from trainer.fit.optimizer import build_optimizer
 from trainer.fit.prior import BATCH, Prior, build_prior
 from trainer.fit.reading import check_reading
 from trainer.fit.settings import Settings
+from trainer.fit.trackers import accelerator_with, peak_bytes, start_trackers
 from trainer.fit.warm_start import warm_start
 from trainer.processes import saying_lost
 
@@ -35,7 +33,7 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
 
     Started by `accelerate launch` in several processes, each takes its part of every batch; the first one writes.
     """
-    accelerator = Accelerator()
+    accelerator = accelerator_with(settings.trackers, folder.parent)
     found = read_samples(samples)
     reading = check_reading(found, base, settings.trigger, settings.mirror, console)
     rng = np.random.default_rng((settings.seed, 5))
@@ -50,6 +48,7 @@ def fit(samples: Path, base: Base, settings: Settings, folder: Path, console: Co
         accelerator.wait_for_everyone()  # all have read before the first one writes
     if accelerator.is_main_process:
         truncate_metrics(folder, step)
+    start_trackers(accelerator, settings.trackers, step, console)
     names = [sample.path.name for sample in found]
     loop = Loop(base, cache, names, prior, settings, folder, accelerator, trained, start)
     base.denoiser.train()
@@ -95,11 +94,3 @@ def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, con
     captions = [[class_caption(wording, s.trigger) for wording in row] for row in wordings]
     with console.progress("asking the base", s.prior_pictures + -(-s.prior_rows // BATCH)) as tick:
         return build_prior(base, cache, captions, s.prior_pictures, s.prior_rows, s.seed, tick)
-
-
-def peak_bytes() -> int:
-    """Most memory this process has used so far: of the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
