@@ -153,8 +153,8 @@ def test_a_loss_that_is_no_number_in_one_process_stops_all_and_the_sample_is_nam
 
 
 def test_only_the_first_process_does_what_is_no_fit(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
     done = cli("recipe", "list", "--json")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     wrong = cli("train", "alice", "--set", "fit.stepz=1", "--json")

@@ -16,17 +16,18 @@ from typing import Any
 
 from trainer.errors import Interrupted
 
+LAUNCHED = "LOCAL_RANK"  # WORLD_SIZE alone may be left over from a cluster's own scheduler
 LONGEST_WAIT = timedelta(days=30)  # photos may take hours to look at; gloo would give up after 30 minutes
 
 
 def count() -> int:
     """How many processes the launcher started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE", "1")) if LAUNCHED in os.environ else 1
 
 
 def index() -> int:
     """Which of them this is; the first, 0, is the one that writes and speaks."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ.get("RANK", "0")) if LAUNCHED in os.environ else 0
 
 
 class Processes:

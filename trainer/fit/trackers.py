@@ -70,10 +70,10 @@ def peak_bytes() -> int:
 
 
 def _wandb(online: bool) -> dict[str, Any]:
-    """How wandb.init is called: without command line, host, code or git."""
+    """How wandb.init is called: without command line, host, packages, code or git."""
     wandb: Any = importlib.import_module("wandb")
     bare = wandb.Settings(
         disable_git=True, save_code=False, console="off", silent=True,
-        x_disable_meta=True, x_disable_machine_info=True, x_disable_stats=True,
+        x_disable_meta=True, x_disable_machine_info=True, x_disable_stats=True, x_save_requirements=False,
     )  # fmt: skip
     return {"mode": "online" if online else "offline", "settings": bare}
