@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.album import Album
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
+from trainer.kinds import KINDS, Kind
 from trainer.processes import Processes, awaited, count
 from trainer.recipe import Recipe
 from trainer.records import RGB, Checkpoint
@@ -69,7 +70,7 @@ class Jobs:
     def prepare(self, stages: Mapping[str, Stage]) -> Job:
         from trainer.faces.attributes import AttributeReader
         from trainer.faces.base import get_detector
-        from trainer.prepare import stage
+        from trainer.prepare import scenes, stage
         from trainer.prepare.quality import Limits
 
         p = self.recipe.prepare
@@ -97,6 +98,8 @@ class Jobs:
             settings = replace(settings, seal_all=True, min_photos=MIN_SCORED_PHOTOS)
 
         def work(part: Path) -> dict[str, Any]:
+            if not self.kind.has_face:
+                return scenes.prepare_scenes(self.album, settings, p.framing, part, self.console)
             weights = cache_folder()
             eyes = stage.Eyes(get_detector(weights), self._embedder(self.recipe.faces.gate), AttributeReader(weights))
             return stage.prepare(self.album, settings, eyes, part, self.cache, self.console)
@@ -130,7 +133,7 @@ class Jobs:
         return Job(inputs, work)
 
     def evaluate(self, stages: Mapping[str, Stage]) -> Job:
-        from trainer.evaluate import stage
+        from trainer.evaluate import scenes, stage
         from trainer.fit.checkpoint import find_checkpoints
 
         inputs = {
@@ -143,28 +146,61 @@ class Jobs:
         }
 
         def work(part: Path) -> dict[str, Any]:
-            evaluator = self._evaluator(stages[PREPARE].folder, part)
-            said = self._card_head(), _cost(stages), stages[PREPARE].facts["doubts"]
             if self.adapter is not None:
-                return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], *said)
-            checkpoints = find_checkpoints(stages[FIT].folder)
+                checkpoints = [Checkpoint(0, self.adapter)]
+            else:
+                checkpoints = find_checkpoints(stages[FIT].folder)
             if not checkpoints:
                 raise IntegrityError(f"{stages[FIT].folder} holds no checkpoint", "run again with --fresh")
-            return stage.evaluate(evaluator, checkpoints, *said)
+            prepared, said = stages[PREPARE].folder, (self._card_head(), _cost(stages))
+            if not self.kind.has_face:
+                return scenes.evaluate_scenes(self._scene_evaluator(prepared, part), checkpoints, *said)
+            return stage.evaluate(self._evaluator(prepared, part), checkpoints, *said, stages[PREPARE].facts["doubts"])
 
         return Job(inputs, work)
 
     def _evaluator(self, prepared: Path, part: Path) -> Any:
-        from trainer.bases.base import resolve_precision
         from trainer.evaluate import stage
-        from trainer.evaluate.clip import ClipScorer
-        from trainer.evaluate.sample import Sampling
         from trainer.faces.attributes import AttributeReader
         from trainer.faces.base import get_detector
+
+        faces, weights = self.recipe.faces, cache_folder()
+        eyes = stage.Eyes(
+            get_detector(weights),
+            self._embedder(faces.gate),
+            self._embedder(faces.judge),
+            AttributeReader(weights),
+            self._clip(),
+        )
+        base = self._load_base(self.recipe.evaluate.precision)
+        return stage.Evaluator(base, self._scoring(), eyes, self._real(prepared), part, self.console)
+
+    def _scene_evaluator(self, prepared: Path, part: Path) -> Any:
+        from trainer.evaluate.scenes import SceneEvaluator
+
+        base = self._load_base(self.recipe.evaluate.precision)
+        models = base, self._scoring(), self._clip()
+        return SceneEvaluator(*models, self._real(prepared), self.kind, part, self.console)
+
+    def _clip(self) -> Any:
+        from trainer.evaluate.clip import ClipScorer
+
+        where = self.recipe.evaluate.clip
+        return None if where is None else ClipScorer(where)
+
+    def _real(self, prepared: Path) -> Any:
+        from trainer.evaluate.settings import Photos
         from trainer.prepare.stage import read_framed, read_split
 
-        e, faces, weights = self.recipe.evaluate, self.recipe.faces, cache_folder()
-        settings = stage.Settings(
+        return Photos(self.album.paths(), read_framed(prepared), read_split(prepared), prepared / "images")
+
+    def _scoring(self) -> Any:
+        from trainer.bases.base import resolve_precision
+        from trainer.evaluate import stage
+        from trainer.evaluate.sample import Sampling
+
+        e, faces = self.recipe.evaluate, self.recipe.faces
+        return stage.Settings(
             trigger=self.recipe.prepare.trigger,
             class_word=self.recipe.prepare.class_word,
             seeds=e.seeds,
@@ -178,17 +214,8 @@ class Jobs:
             max_pixels=self.recipe.prepare.max_pixels,
             seed=e.seed,
             choose=e.choose,
-            base_pictures=weights / "base_pictures",
+            base_pictures=cache_folder() / "base_pictures",
         )
-        eyes = stage.Eyes(
-            get_detector(weights),
-            self._embedder(faces.gate),
-            self._embedder(faces.judge),
-            AttributeReader(weights),
-            None if e.clip is None else ClipScorer(e.clip),
-        )
-        real = stage.Photos(self.album.paths(), read_framed(prepared), read_split(prepared), prepared / "images")
-        return stage.Evaluator(self._load_base(e.precision), settings, eyes, real, part, self.console)
 
     def export(self, stages: Mapping[str, Stage]) -> Job:
         from trainer.export import stage
@@ -210,12 +237,13 @@ class Jobs:
             chosen.dtype,
             chosen.kohya,
             chosen.licence,
+            self.kind,
         )
 
         def work(part: Path) -> dict[str, Any]:
             checkpoint = next(c for c in find_checkpoints(stages[FIT].folder) if c.step == step)
             base = self._load_base(self.recipe.evaluate.precision)
-            sealed = stages[PREPARE].facts["report"]
+            sealed = stages[PREPARE].facts["report"] and self.kind.has_face
             judge = partial(self._likeness, stages[PREPARE].folder) if sealed else None
             return stage.export(checkpoint, base, stages[EVALUATE].folder, settings, judge, part)
 
@@ -256,6 +284,11 @@ class Jobs:
         if self.recipe.fit.warm_start is not None:
             lock["warm_start_sha256"] = sha256_of(Path(self.recipe.fit.warm_start))
         return lock
+
+    @property
+    def kind(self) -> Kind:
+        """What is learned."""
+        return KINDS[self.recipe.prepare.subject_kind]
 
     @cached_property
     def photo_hashes(self) -> dict[str, str]:

@@ -63,8 +63,9 @@ class Pipeline:
         with saying_disk_full(folder), exclusive(folder):
             started = time.monotonic()
             if self.subject.consent() is None:
-                self.console.say("no consent.toml beside the photos: train only a person who has agreed to it")
-            self._bring_weights()
+                self.console.say(f"no consent.toml beside the photos: {jobs.kind.rights}")
+            if jobs.kind.has_face:
+                self._bring_weights()
             run = self._open(folder, jobs.lock())
             stages = self._stages(run, jobs, until)
             seconds = time.monotonic() - started

@@ -18,6 +18,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from trainer.errors import RecipeError
+from trainer.kinds import KINDS
 from trainer.sections import (
     BaseModelSection,
     EvaluateSection,
@@ -203,6 +204,10 @@ def _cross_checks(recipe: Recipe, path: Path) -> list[str]:
         problems.append(
             f"{path}: prepare.select_share + prepare.report_share: at most 0.6, something must be left to fit"
         )
+    kind = KINDS[recipe.prepare.subject_kind]
+    if recipe.prepare.class_word not in kind.class_words:
+        words = " or ".join(kind.class_words)
+        problems.append(f"{path}: prepare.class_word: a {kind.name} is called {words}, not {recipe.prepare.class_word}")
     problems += [f"{path}: {problem}" for problem in (*_caption_checks(recipe), *_fit_checks(recipe))]
     if recipe.base.name != "portrait-tiny" and not recipe.base.path:
         problems.append(f"{path}: base.path: needed for {recipe.base.name} (a folder or hub name)")
