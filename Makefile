@@ -3,6 +3,10 @@ BIN := .venv/bin
 SUBJECT ?= demo
 RECIPE ?= portrait-tiny
 ARGS ?=
+PROCESSES ?= 1
+# One for each GPU: they fit together, and the first one does the rest.
+LAUNCH = accelerate launch --multi_gpu --num_processes $(PROCESSES) --num_machines 1 --mixed_precision no \
+	--dynamo_backend no --main_process_port 0 -m trainer
 PICTURES ?=
 # Without a GPU the CPU build of PyTorch does, where the package index has one: .venv then takes 2.2 GB, not 6.3.
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch' || echo 'torch==2.13.0')
@@ -24,8 +28,8 @@ help:  ## this list
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-train: .venv/runtime  ## photos to a scored adapter: make train SUBJECT=alice [RECIPE=portrait-tiny] [ARGS='--photos DIR']
-	@$(BIN)/trainer train $(SUBJECT) --recipe $(RECIPE) $(ARGS)
+train: .venv/runtime  ## photos to a scored adapter: make train SUBJECT=alice [RECIPE=portrait-tiny] [PROCESSES=2] [ARGS='--photos DIR']
+	@$(BIN)/$(if $(filter-out 1,$(PROCESSES)),$(LAUNCH),trainer) train $(SUBJECT) --recipe $(RECIPE) $(ARGS)
 
 test: .venv/dev  ## run the tests
 	$(BIN)/python -m pytest

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ from trainer.cli_adapters import add_adapter_commands
 from trainer.cli_plan import add_plan_command
 from trainer.console import Console
 from trainer.errors import GateMissed, Interrupted, MissingPartError, TrainerError, UsageError
+from trainer.processes import index
 
 app = typer.Typer(
     name="trainer",
@@ -125,7 +126,12 @@ def replay(
         check_same(said)
         return said
 
-    _run("replay", json, work)
+    def follow(console: Console) -> None:
+        from trainer.replay import follow as follow_replay
+
+        follow_replay(run, console)
+
+    _run("replay", json, work, follow)
 
 
 @lock_app.command("diff")
@@ -306,11 +312,30 @@ def _stages(
             check_gate(summary, layered.recipe.evaluate.gate)
         return summary
 
-    _run(command, json, work)
+    def follow(console: Console) -> None:
+        from trainer.jobs import take_part
+        from trainer.recipe import load_recipe
+        from trainer.subject import find_subject
+
+        layered = load_recipe(recipe or DEFAULT_RECIPE, overrides or [])
+        find_subject(subject, Path.cwd(), photos)
+        take_part(layered.recipe, console)
+
+    _run(command, json, work, follow)
 
 
-def _run(command: str, json: bool, work: Callable[[Console], dict[str, Any]]) -> None:
-    """Call the work and leave with its exit code; with --json say everything in one envelope."""
+def _run(
+    command: str,
+    json: bool,
+    work: Callable[[Console], dict[str, Any]],
+    follow: Callable[[Console], None] | None = None,
+) -> None:
+    """Call the work and leave with its exit code; with --json say everything in one envelope.
+
+    Of several processes the first does so; the others call `follow`, where there is one, and keep silent.
+    """
+    if index():
+        _follow(follow)
     console = Console(json_only=json)
     error: TrainerError | None = None
     result: dict[str, Any] | None = None
@@ -331,6 +356,27 @@ def _run(command: str, json: bool, work: Callable[[Console], dict[str, Any]]) ->
         console.error(error)
     console.envelope(command, result, error)
     raise typer.Exit(error.exit_status if error else 0)
+
+
+def _follow(follow: Callable[[Console], None] | None) -> NoReturn:
+    """Leave with the exit code of `follow`; what the first process meets too, it says."""
+    status = 0
+    try:
+        if follow:
+            follow(Console(quiet=True))
+    except (KeyboardInterrupt, Interrupted):
+        status = Interrupted.exit_status
+    except TrainerError as error:
+        status = error.exit_status
+        if isinstance(error, MissingPartError):
+            Console().error(error)
+    except Exception as bug:
+        short = _out_of_memory(bug)
+        status = short.exit_status if short else 1
+        Console().error(short or TrainerError(f"a bug in process {index()}: {bug}"))
+        if not short:
+            traceback.print_exc()
+    raise typer.Exit(status)
 
 
 def _out_of_memory(bug: Exception) -> TrainerError | None:

@@ -9,7 +9,7 @@ TrainerError            code, exit status, message, hint
 ├── MissingPartError    4    weights, an extra, memory or disk space is missing
 ├── GateMissed          5    the adapter is written, but scored below the recipe's gate
 ├── IntegrityError      6    a hash, a lock or the export parity does not hold
-└── Interrupted         130  stopped by the user; the same command resumes
+└── Interrupted         130  stopped by the user, or with a process of the same run; the same command resumes
 """
 
 from __future__ import annotations
@@ -91,6 +91,6 @@ class IntegrityError(TrainerError):
 
 
 class Interrupted(TrainerError):
-    """Raise this when the user stopped the run; every finished step is kept."""
+    """Raise this when the user or the end of another process stopped the run; every finished step is kept."""
 
     code, exit_status = "interrupted", 130

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from trainer.album import Album
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
+from trainer.kinds import KINDS, Kind
+from trainer.processes import Processes, awaited, count
 from trainer.recipe import Recipe
 from trainer.records import Checkpoint
 from trainer.run import Stage, sha256_of
-from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of
+from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of, load_base
 from trainer.subject import Subject
 from trainer.weights import MASKS, WEIGHTS, cache_folder, needed
 
@@ -64,12 +66,13 @@ class Jobs:
     """Folder of what may be made anew: unpacked archives, looks at photos."""
     adapter: Path | None = None
     reference: Path | None = None
+    processes: Processes = field(default_factory=Processes)
 
     def prepare(self, stages: Mapping[str, Stage]) -> Job:
         from trainer.faces.attributes import AttributeReader
         from trainer.faces.base import get_detector
         from trainer.faces.masks import Masker
-        from trainer.prepare import stage
+        from trainer.prepare import scenes, stage
         from trainer.prepare.quality import Limits
 
         p = self.recipe.prepare
@@ -100,6 +103,8 @@ class Jobs:
             settings = replace(settings, seal_all=True, min_photos=MIN_SCORED_PHOTOS)
 
         def work(part: Path) -> dict[str, Any]:
+            if not self.kind.has_face:
+                return scenes.prepare_scenes(self.album, settings, p.framing, part, self.console)
             weights = cache_folder()
             masker = None if self.mask == "box" else Masker(weights)
             gate = embedder_of(self.recipe, self.recipe.faces.gate)
@@ -115,7 +120,7 @@ class Jobs:
         inputs = {
             "version": stage.VERSION,
             "prepare": stages[PREPARE].fingerprint,
-            "fit": f.model_dump(mode="json"),
+            "fit": f.model_dump(mode="json", exclude={"trackers"}),
             "base": self.base.sha256,
         }
         if f.stop_after is not None:
@@ -124,23 +129,24 @@ class Jobs:
             inputs["quantize"] = self.recipe.base.quantize
         if f.warm_start is not None:
             inputs["warm_start"] = sha256_of(Path(f.warm_start))
-        settings = fit_settings(self.recipe)
+        if count() > 1:  # each takes its part of a larger batch
+            inputs["processes"] = count()
+        samples = stages[PREPARE].folder
 
         def work(part: Path) -> dict[str, Any]:
             import torch
 
             from trainer.bases.base import machine
 
-            base = self._load_base(f.precision, self.recipe.base.quantize)
             # Sums that several threads share out are rounded otherwise by another number of them, or by other kernels.
             rounding = {"threads": torch.get_num_threads(), "machine": machine()}
-            prepared, check = stages[PREPARE].folder, self._scoring.check(stages[PREPARE].folder, part)
-            return stage.fit(prepared, base, settings, part, self.console, check) | rounding
+            self.processes.call({"samples": str(samples), "folder": str(part)})
+            return _fit(self.recipe, samples, part, self.console, self._scoring.check(samples, part)) | rounding
 
         return Job(inputs, work)
 
     def evaluate(self, stages: Mapping[str, Stage]) -> Job:
-        from trainer.evaluate import stage
+        from trainer.evaluate import scenes, stage
         from trainer.fit.checkpoint import find_checkpoints
         from trainer.prepare.stage import read_split
 
@@ -154,17 +160,20 @@ class Jobs:
         }
 
         def work(part: Path) -> dict[str, Any]:
-            prepared = stages[PREPARE].folder
-            checked = stages[FIT].folder / CHECKS / "samples" if FIT in stages else None
-            evaluator = self._scoring.evaluator(prepared, part, read_split(prepared), checked)
-            facts = stages[PREPARE].facts
-            said = self._card_head(), _cost(stages), facts["doubts"], facts["shows"]
+            prepared = stages[PREPARE]
             if self.adapter is not None:
-                return stage.evaluate(evaluator, [Checkpoint(0, self.adapter)], *said)
-            checkpoints = find_checkpoints(stages[FIT].folder)
+                checkpoints = [Checkpoint(0, self.adapter)]
+            else:
+                checkpoints = find_checkpoints(stages[FIT].folder)
             if not checkpoints:
                 raise IntegrityError(f"{stages[FIT].folder} holds no checkpoint", "run again with --fresh")
-            return stage.evaluate(evaluator, checkpoints, *said)
+            said = self._card_head(), _cost(stages)
+            if not self.kind.has_face:
+                evaluator = self._scoring.scene_evaluator(prepared.folder, part, self.kind)
+                return scenes.evaluate_scenes(evaluator, checkpoints, *said)
+            checked = stages[FIT].folder / CHECKS / "samples" if FIT in stages else None
+            looked = self._scoring.evaluator(prepared.folder, part, read_split(prepared.folder), checked)
+            return stage.evaluate(looked, checkpoints, *said, prepared.facts["doubts"], prepared.facts["shows"])
 
         return Job(inputs, work)
 
@@ -188,12 +197,13 @@ class Jobs:
             chosen.dtype,
             chosen.kohya,
             chosen.licence,
+            self.kind,
         )
 
         def work(part: Path) -> dict[str, Any]:
             checkpoint = next(c for c in find_checkpoints(stages[FIT].folder) if c.step == step)
             base = self._load_base(self.recipe.evaluate.precision)
-            sealed = stages[PREPARE].facts["report"]
+            sealed = stages[PREPARE].facts["report"] and self.kind.has_face
             judge = partial(self._scoring.likeness, stages[PREPARE].folder) if sealed else None
             return stage.export(checkpoint, base, stages[EVALUATE].folder, settings, judge, part)
 
@@ -211,6 +221,8 @@ class Jobs:
             "versions": {name: importlib.metadata.version(name) for name in ("likeness-trainer", *PACKAGES)},
             "consent": self.subject.consent(),
         }
+        if count() > 1:
+            lock["processes"] = count()
         if self.caption_hashes:
             lock["captions"] = sorted(self.caption_hashes.values())
         if self.captioner_sha256 is not None:
@@ -223,6 +235,11 @@ class Jobs:
             lock["warm_start_sha256"] = sha256_of(Path(self.recipe.fit.warm_start))
         return lock
 
+    @property
+    def kind(self) -> Kind:
+        """What is learned."""
+        return KINDS[self.recipe.prepare.subject_kind]
+
     @cached_property
     def mask(self) -> str:
         """`fit.mask`, where anything is fitted."""
@@ -231,6 +248,8 @@ class Jobs:
     @cached_property
     def model_files(self) -> list[str]:
         """The pinned model files that this run needs."""
+        if not self.kind.has_face:
+            return []
         return needed() if self.mask == "box" else needed(MASKS)
 
     @cached_property
@@ -269,17 +288,10 @@ class Jobs:
 
     @property
     def _scoring(self) -> Scoring:
-        return Scoring(self.recipe, self.album, self._load_base, self.console)
+        return Scoring(self.recipe, self.album, self.console)
 
-    def _load_base(self, precision: str, quantize: str = "none") -> Base:
-        from trainer.bases.base import get_base, resolve_precision
-
-        chosen = self.recipe.base
-        with self.console.progress(f"loading {chosen.name}", 1) as tick:
-            values = chosen.model_dump() | {"quantize": quantize}
-            base = get_base(**values, precision=resolve_precision(precision))
-            tick()
-        return base
+    def _load_base(self, precision: str) -> Base:
+        return load_base(self.recipe, precision, self.console)
 
     def _card_head(self) -> dict[str, Any]:
         return {
@@ -296,6 +308,22 @@ def hash_of_reference(reference: Path | None) -> str | None:
     except OSError as error:
         hint = "pass the path of a photo of the person as --reference"
         raise UsageError(f"{reference}: cannot be read: {error.strerror}", hint) from None
+
+
+def take_part(recipe: Recipe, console: Console) -> None:
+    """What every process of a command but the first does: wait for it, and take part in its fit where there is one."""
+    task = awaited()
+    if task is not None:
+        _fit(recipe, Path(task["samples"]), Path(task["folder"]), console)
+
+
+def _fit(
+    recipe: Recipe, samples: Path, part: Path, console: Console, check: Callable[[Checkpoint], float] | None = None
+) -> dict[str, Any]:
+    from trainer.fit import stage
+
+    base = load_base(recipe, recipe.fit.precision, console, recipe.base.quantize)
+    return stage.fit(samples, base, fit_settings(recipe), part, console, check)
 
 
 def fit_settings(recipe: Recipe) -> Settings:

@@ -13,6 +13,7 @@ from trainer.album import CACHE, LOOKS, read_album
 from trainer.console import Console
 from trainer.errors import GateMissed, PhotosError, UsageError
 from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE, STAGES, Job, Jobs, hash_of_reference
+from trainer.processes import Processes
 from trainer.recipe import Layered, Recipe, load_recipe
 from trainer.run import Run, Stage, exclusive, fingerprint_of, open_run, saying_disk_full
 from trainer.subject import Subject, find_subject
@@ -42,8 +43,14 @@ class Pipeline:
     def run(self, until: str = EXPORT) -> dict[str, Any]:
         """Run every stage up to `until`, skipping what is there; returns the summary.
 
+        Of several processes only the first calls this; the others call `trainer.jobs.take_part`.
+
         Raises PhotosError, MissingPartError or IntegrityError; see `trainer.errors`. `check_gate` reads the summary.
         """
+        with Processes() as processes:
+            return self._run(until, processes)
+
+    def _run(self, until: str, processes: Processes) -> dict[str, Any]:
         folder = self.runs / self.subject.name
         hash_of_reference(self.reference)
         if self.adapter is not None:
@@ -52,10 +59,11 @@ class Pipeline:
             captions = self.adapter is None and self.recipe.prepare.captioner == "sidecar"
             album = read_album(self.subject.photos, folder / CACHE, captions)
         jobs = Jobs(self.subject, self.recipe, self.console, album, folder / CACHE, self.adapter, self.reference)
+        jobs.processes = processes
         with saying_disk_full(folder), exclusive(folder):
             started = time.monotonic()
             if self.subject.consent() is None:
-                self.console.say("no consent.toml beside the photos: train only a person who has agreed to it")
+                self.console.say(f"no consent.toml beside the photos: {jobs.kind.rights}")
             self._bring_weights(jobs.model_files)
             run = self._open(folder, jobs.lock())
             stages = self._stages(run, jobs, until)

@@ -18,6 +18,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from trainer.errors import RecipeError
+from trainer.kinds import KINDS
 from trainer.sections import (
     BaseModelSection,
     EvaluateSection,
@@ -205,6 +206,14 @@ def _cross_checks(recipe: Recipe, path: Path) -> list[str]:
         )
     if len(set(recipe.prepare.framings)) < len(recipe.prepare.framings):
         problems.append(f"{path}: prepare.framings: names a framing twice")
+    kind = KINDS[recipe.prepare.subject_kind]
+    if recipe.prepare.class_word not in kind.class_words:
+        words = " or ".join(kind.class_words)
+        problems.append(f"{path}: prepare.class_word: a {kind.name} is called {words}, not {recipe.prepare.class_word}")
+    if not kind.has_face and recipe.fit.mask != "box":
+        problems.append(f"{path}: fit.mask: a {kind.name} shows nobody to mask; leave it at box")
+    if not kind.has_face and recipe.fit.stop_after is not None:
+        problems.append(f"{path}: fit.stop_after: no likeness tells when a {kind.name} gets no better; set it to null")
     problems += [f"{path}: {problem}" for problem in (*_caption_checks(recipe), *_fit_checks(recipe))]
     if recipe.base.name != "portrait-tiny" and not recipe.base.path:
         problems.append(f"{path}: base.path: needed for {recipe.base.name} (a folder or hub name)")
@@ -236,6 +245,8 @@ def _fit_checks(recipe: Recipe) -> Iterator[str]:
         yield "fit.lora_plus_ratio: Prodigy has one rate for all; choose another optimizer"
     if f.warm_start is not None and not Path(f.warm_start).is_file():
         yield f"fit.warm_start: {f.warm_start}: no such file"
+    if len({name.removesuffix("-online") for name in f.trackers}) < len(f.trackers):
+        yield "fit.trackers: names one twice; wandb and wandb-online are the same tracker, offline or not"
     if f.init != "gaussian":
         yield from _start_checks(f)
         if recipe.base.quantize != "none":

@@ -15,10 +15,11 @@ from trainer.album import CACHE, read_album
 from trainer.closeness import TOLERANCE, distances, is_close
 from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
-from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE
+from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE, take_part
 from trainer.layouts.header import SUFFIX
 from trainer.lock_words import lock_differences
 from trainer.pipeline import Pipeline
+from trainer.processes import count
 from trainer.recipe import Layered, Recipe, flat_values
 from trainer.run import LOCK_FILE, read_object, sha256_of
 from trainer.subject import Subject, find_subject
@@ -44,6 +45,7 @@ class _Lock(BaseModel, strict=True):
     recipe: dict[str, Any]
     threads: int | None = None
     machine: str | None = None
+    processes: int = 1
     split: dict[str, list[str]] | None = None
     weights: dict[str, str] | None = None
 
@@ -56,12 +58,14 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
     `distance` of both with its `tolerance` (see `closeness`). The run may lie anywhere.
 
     Raises:
-        UsageError: when `run` is no finished run, or was made with another `reference` photo or adapter to start from.
+        UsageError: when `run` is no finished run, or was made with another `reference` photo, adapter to start from or
+            number of processes.
         PhotosError: when the photos are no longer those of the lock.
         IntegrityError: when the lock cannot be read.
     """
     run = run.resolve()
     lock, then = read_lock(run), _manifest(run)
+    _same_processes(lock)
     subject = find_subject(_subject_of(then), Path.cwd(), photos)
     _same_photos(subject, lock, run.parent / CACHE)
     _same_reference(reference, lock)
@@ -91,6 +95,15 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
         "tolerance": TOLERANCE,
         "threads": threads,
     }
+
+
+def follow(run: Path, console: Console) -> None:
+    """What every process but the first does in a replay by several."""
+    run = run.resolve()
+    lock = read_lock(run)
+    _same_processes(lock)
+    with locked_threads(lock.get("threads"), console):
+        take_part(_locked_recipe(run, lock).recipe, console)
 
 
 def check_same(said: dict[str, Any]) -> None:
@@ -191,6 +204,15 @@ def _same_start(lock: dict[str, Any]) -> None:
         raise UsageError(f"{start}, which the run's fit started from, is not there", "put that adapter back")
     if sha256_of(Path(start)) != lock.get("warm_start_sha256"):
         raise UsageError(f"{start} is not the adapter that the run's fit started from", "put that adapter back")
+
+
+def _same_processes(lock: dict[str, Any]) -> None:
+    then = lock.get("processes", 1)
+    if then != count():
+        started = (
+            f"accelerate launch --multi_gpu --num_processes {then} -m trainer replay" if then > 1 else "trainer replay"
+        )
+        raise UsageError(f"the run was fitted by {then} processes, not {count()}", f"start it as: {started}")
 
 
 def _subject_of(manifest: dict[str, Any]) -> str:

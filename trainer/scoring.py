@@ -1,4 +1,4 @@
-"""Who looks at pictures for the stages, and through which models: flat values of the recipe."""
+"""The models of a run, and who looks at its pictures through them: flat values of the recipe."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from trainer.weights import cache_folder
 
 if TYPE_CHECKING:
     from trainer.bases.base import Base
+    from trainer.evaluate.clip import ClipScorer
+    from trainer.evaluate.scenes import SceneEvaluator
+    from trainer.evaluate.settings import Photos, Settings
     from trainer.evaluate.stage import Evaluator
     from trainer.faces.base import Embedder
+    from trainer.kinds import Kind
 
 CHECKS = "checks"  # in 2_fit: what the checks of `fit.stop_after` made
 UNUSED_IN_CHECKS = {"gate", "choose", "false_accept_rate", "bootstrap"}
@@ -24,11 +28,10 @@ UNUSED_IN_CHECKS = {"gate", "choose", "false_accept_rate", "bootstrap"}
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """The evaluation's parts for one recipe and album; `load_base` takes a precision."""
+    """The evaluation's parts for one recipe and album."""
 
     recipe: Recipe
     album: Album
-    load_base: Callable[[str], Base]
     console: Console
 
     def evaluator(self, prepared: Path, part: Path, split: Split, checked: Path | None = None) -> Evaluator:
@@ -36,16 +39,51 @@ class Scoring:
 
         `checked` is where the checks of the fit left their pictures.
         """
-        from trainer.bases.base import resolve_precision
         from trainer.evaluate import stage
-        from trainer.evaluate.clip import ClipScorer
-        from trainer.evaluate.sample import Sampling
         from trainer.faces.attributes import AttributeReader
         from trainer.faces.base import get_detector
+
+        faces, weights = self.recipe.faces, cache_folder()
+        eyes = stage.Eyes(
+            get_detector(weights),
+            embedder_of(self.recipe, faces.gate),
+            embedder_of(self.recipe, faces.judge),
+            AttributeReader(weights),
+            self._clip(),
+        )
+        photos = self._photos(prepared, split)
+        return stage.Evaluator(self._base(), self._settings(checked), eyes, photos, part, self.console)
+
+    def scene_evaluator(self, prepared: Path, part: Path, kind: Kind) -> SceneEvaluator:
+        """As `evaluator`, for pictures in which no face is looked for."""
+        from trainer.evaluate.scenes import SceneEvaluator
+        from trainer.prepare.stage import read_split
+
+        photos = self._photos(prepared, read_split(prepared))
+        return SceneEvaluator(self._base(), self._settings(), self._clip(), photos, kind, part, self.console)
+
+    def _base(self) -> Base:
+        return load_base(self.recipe, self.recipe.evaluate.precision, self.console)
+
+    def _clip(self) -> ClipScorer | None:
+        from trainer.evaluate.clip import ClipScorer
+
+        where = self.recipe.evaluate.clip
+        return None if where is None else ClipScorer(where)
+
+    def _photos(self, prepared: Path, split: Split) -> Photos:
+        from trainer.evaluate.settings import Photos
         from trainer.prepare.stage import read_framed
 
-        e, faces, weights = self.recipe.evaluate, self.recipe.faces, cache_folder()
-        settings = stage.Settings(
+        return Photos(self.album.paths(), read_framed(prepared), split, prepared / "images")
+
+    def _settings(self, checked: Path | None = None) -> Settings:
+        from trainer.bases.base import resolve_precision
+        from trainer.evaluate import stage
+        from trainer.evaluate.sample import Sampling
+
+        e, faces = self.recipe.evaluate, self.recipe.faces
+        return stage.Settings(
             trigger=self.recipe.prepare.trigger,
             class_word=self.recipe.prepare.class_word,
             seeds=e.seeds,
@@ -59,18 +97,9 @@ class Scoring:
             max_pixels=self.recipe.prepare.max_pixels,
             seed=e.seed,
             choose=e.choose,
-            base_pictures=weights / "base_pictures",
+            base_pictures=cache_folder() / "base_pictures",
             checked=checked,
         )
-        eyes = stage.Eyes(
-            get_detector(weights),
-            embedder_of(self.recipe, faces.gate),
-            embedder_of(self.recipe, faces.judge),
-            AttributeReader(weights),
-            None if e.clip is None else ClipScorer(e.clip),
-        )
-        real = stage.Photos(self.album.paths(), read_framed(prepared), split, prepared / "images")
-        return stage.Evaluator(self.load_base(e.precision), settings, eyes, real, part, self.console)
 
     def check(self, prepared: Path, part: Path) -> Callable[[Checkpoint], float] | None:
         """Scores a checkpoint for `fit.stop_after`, seeing no report photo; None where nothing asks for it."""
@@ -94,6 +123,18 @@ class Scoring:
         files = {name: self.album.paths()[name] for name in read_split(prepared).report}
         eyes = get_detector(cache_folder()), embedder_of(self.recipe, self.recipe.faces.judge)
         return likeness(pictures, files, read_framed(prepared), self.recipe.prepare.max_pixels, *eyes)
+
+
+def load_base(recipe: Recipe, precision: str, console: Console, quantize: str = "none") -> Base:
+    """The recipe's base, with its weights rounded as `quantize` says."""
+    from trainer.bases.base import get_base, resolve_precision
+
+    chosen = recipe.base
+    with console.progress(f"loading {chosen.name}", 1) as tick:
+        values = chosen.model_dump() | {"quantize": quantize}
+        base = get_base(**values, precision=resolve_precision(precision))
+        tick()
+    return base
 
 
 def embedder_of(recipe: Recipe, engine: str) -> Embedder:

@@ -70,8 +70,12 @@ class PrepareSection(Section):
 
     trigger: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{1,15}$")] = "ohwx"
     """The word that calls the person in a prompt; lower-case letters and digits, 2 to 16 of them."""
-    class_word: Literal["person", "woman", "man"] = "person"
-    """What the person is called beside the trigger, and alone in the leak test."""
+    subject_kind: Literal["person", "style", "brand"] = "person"
+    """What is learned. A style or brand has no face: none is looked for, and no likeness is told."""
+    class_word: Literal["person", "woman", "man", "style", "artwork", "logo", "product"] = "person"
+    """What the subject is called beside the trigger, and alone in the leak test; it goes with `subject_kind`."""
+    framing: Literal["centre", "whole"] = "centre"
+    """Samples of a style or brand: the largest square in the middle of a picture, or all of it on white."""
     min_face_px: Annotated[int, Field(ge=16, le=1024)] = 48
     """Smallest face width in pixels; below: `face-too-small`."""
     on_small: Choice = "reject"
@@ -220,6 +224,11 @@ class FitSection(Section):
     """Gradient norm above which gradients are scaled down."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the adapter's start, the batches, the noise and the noise levels."""
+    trackers: tuple[Literal["tensorboard", "wandb", "wandb-online"], ...] = ()
+    """Who is told loss, rate, seconds a step and memory, every 10 steps. Only `wandb-online` sends anything away.
+
+    `tensorboard` and `wandb` (offline) write into the run's `trackers` folder. Package extra: `trackers`.
+    """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the frozen base. auto: bf16 where the hardware computes it natively, else fp32."""
 

@@ -159,7 +159,9 @@ def _score(card: dict[str, Any]) -> list[tuple[str, str]]:
             ("floor", f"{identity['floor_strangers']:.3f} strangers, {identity['floor_base']:.3f} base alone"),
         ]
     share = "not measurable" if identity["of_ceiling"] is None else f"{identity['of_ceiling']:.3f}"
-    rows += [("of_ceiling", share), ("face found in", f"{card['detection_rate']:.0%} of the pictures")]
+    rows.append(("of_ceiling", share))
+    if card["detection_rate"] is not None:
+        rows.append(("face found in", f"{card['detection_rate']:.0%} of the pictures"))
     if card["copying"]["excess"] is not None:
         rows.append(("copying", f"{card['copying']['excess']:+.3f} nearer to fitted photos than a new photo is"))
     return rows

@@ -21,6 +21,7 @@ from trainer.errors import IntegrityError
 from trainer.export import stage
 from trainer.export.metadata import adapter_metadata
 from trainer.export.parity import check_parity, check_twin
+from trainer.kinds import PERSON
 from trainer.layouts.layers import read_layers, to_kohya
 from trainer.records import RGB, Checkpoint
 
@@ -113,7 +114,7 @@ def test_a_known_family_has_the_names_that_tools_know(exported: Path) -> None:
     card = json.loads((exported.parent / "3_evaluate/scorecard.json").read_text())
     card["base"]["name"], card["identity"]["of_ceiling"] = "sdxl", None
     facts = {"trigger": "ohwx", "class_word": "man", "rank": 8, "step": 4, "licence": "mit", "version": "1",
-             "size_px": 1024, "prediction": "flow", "dora": True}  # fmt: skip
+             "size_px": 1024, "prediction": "flow", "dora": True, "kind": PERSON}  # fmt: skip
     said = adapter_metadata(card, facts)
     assert said["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
     assert said["ss_base_model_version"] == "sdxl_base_v1-0"

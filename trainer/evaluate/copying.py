@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from trainer.evaluate.judge import Seen
 from trainer.records import Floats
+
+
+class Compared(Protocol):
+    """Pictures that can be compared with photos."""
+
+    def cosines(self, others: Floats) -> Floats:
+        """(n, m) cosines to (m, d) unit vectors."""
+        ...
 
 
 def nearest(cosines: Floats) -> float:
@@ -16,7 +24,7 @@ def nearest(cosines: Floats) -> float:
 
 
 def copying_excess(
-    pictures: Seen, fitted: Floats, sealed: Floats, names: Sequence[str], groups: Sequence[Sequence[str]]
+    pictures: Compared, fitted: Floats, sealed: Floats, names: Sequence[str], groups: Sequence[Sequence[str]]
 ) -> float:
     """How much nearer the pictures are to the fit photos than a further real photo of the person would be.
 
@@ -39,7 +47,9 @@ def real_difference(fitted: Floats, sealed: Floats, names: Sequence[str], groups
     return nearest(to_fit) - nearest((fitted @ sealed.T)[has_other])
 
 
-def any_excess(pictures: Seen, photos: Floats, names: Sequence[str], groups: Sequence[Sequence[str]]) -> float | None:
+def any_excess(
+    pictures: Compared, photos: Floats, names: Sequence[str], groups: Sequence[Sequence[str]]
+) -> float | None:
     """How much nearer the pictures are to any of the (n, d) photos than those are to their nearest other shot.
 
     Needs no word on which photos were fitted. Well below 0 for a person learned, some tenths for copies of any photo,

@@ -27,20 +27,26 @@ REASONS = (
     ("diversity.", "one seed: a prompt has no two pictures to compare"),
     ("detail.", "no picture has a face of 32 pixels or more"),
 )
+OF_FACES = (
+    "identity.", "leak.", "sensitivity.", "detection_rate", "detail.", "by_prompt[].identity", "by_prompt[].ci95",
+    "by_prompt[].detected",
+)  # fmt: skip
 SEALED_ONLY = ("identity.", "copying.", "leak.", "sensitivity.", "by_prompt[].identity", "by_prompt[].ci95")
 
 
-def why_null(card: dict[str, Any]) -> dict[str, str]:
+def why_null(card: dict[str, Any], faceless: str | None = None) -> dict[str, str]:
     """The reason for each null of the card, by its path, such as `diversity.adapter` or `by_prompt[].prompt_score`.
 
-    `leak.beside` and its like are left out where `leak.beside_reason` says it.
+    `leak.beside` and its like are left out where `leak.beside_reason` says it. `faceless` is why no face was looked for.
     """
     sealed = bool(card["photos"]["report"])
     said = {}
     for path in dict.fromkeys(_nulls(card)):
         if path.startswith("leak.beside"):
             continue
-        if not sealed and path.startswith(SEALED_ONLY):
+        if faceless and path.startswith(OF_FACES):
+            said[path] = faceless
+        elif not sealed and path.startswith(SEALED_ONLY):
             said[path] = UNSEALED
         else:
             said[path] = next((reason for start, reason in REASONS if path.startswith(start)), NOT_MEASURED)

@@ -37,6 +37,17 @@ _SCENES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("style", "black and white film photograph", ("black and white",)),
     ("style", "oil painting", ()),
 )
+# Of a style or brand, for bases that can picture scenes; a base of faces is asked for faces.
+_SCENES_OF = {
+    "style": (
+        "", "a house by a lake", "a bowl of fruit", "a street at night", "a portrait of a woman", "a sleeping dog",
+        "an empty room", "a ship in a storm",
+    ),
+    "brand": (
+        "", "on a white table", "on a paper cup", "on a sign above a shop", "held in a hand", "on a beach at noon",
+        "black and white film photograph",
+    ),
+}  # fmt: skip
 _SETS = {"attributes": _ATTRIBUTES, "scenes": _SCENES}
 # Who stands beside the person, for bases that can picture two; the other one should stay somebody else.
 _BESIDE = {"attributes": (), "scenes": ("beside another person", "with a friend", "shaking hands with a stranger")}
@@ -49,6 +60,13 @@ def report_prompts(prompt_set: str, who: str) -> list[Prompt]:
     if prompt_set not in _SETS:
         raise UsageError(f"no prompt set called {prompt_set!r}", f"use one of: {', '.join(_SETS)}")
     return [Prompt(_text(who, extra), group, expects) for group, extra, expects in _SETS[prompt_set]]
+
+
+def scene_prompts(kind: str, prompt_set: str, who: str) -> list[Prompt]:
+    """The prompts of a style or brand, for `who` ("ohwx style"); no attribute of a face is expected of any."""
+    if prompt_set == "attributes":
+        return [Prompt(prompt.text, prompt.group) for prompt in report_prompts(prompt_set, who)]
+    return [Prompt(_text(who, extra), "setting" if extra else "neutral") for extra in _SCENES_OF[kind]]
 
 
 def select_prompts(prompts: Sequence[Prompt], count: int) -> list[Prompt]:

@@ -12,6 +12,7 @@ from PIL import Image
 from trainer.bases.base import Base
 from trainer.console import Console
 from trainer.records import RGB, Prompt
+from trainer.run import write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,22 @@ def sampled_files(folder: Path, prompts: Sequence[Prompt], seeds: range) -> list
 def sampling_jobs(prompts: int, seeds: range) -> list[tuple[int, int]]:
     """(prompt index, seed) of every picture, in the order in which batches are cut."""
     return [(row, seed) for row in range(prompts) for seed in seeds]
+
+
+def write_first_batch(folder: Path, prompts: Sequence[Prompt], seeds: range, sampling: Sampling) -> None:
+    """samples/adapter.json: all it takes to make the first batch of scored pictures again."""
+    jobs = sampling_jobs(len(prompts), seeds)[: sampling.batch_size]
+    (folder / "samples").mkdir(exist_ok=True)
+    write_json(
+        folder / "samples/adapter.json",
+        {
+            "files": [f"adapter/{picture_name(row, seed)}" for row, seed in jobs],
+            "prompts": [prompts[row].text for row, _ in jobs],
+            "seeds": [seed for _, seed in jobs],
+            "steps": sampling.steps,
+            "guidance": sampling.guidance,
+        },
+    )
 
 
 def picture_name(prompt: int, seed: int) -> str:

@@ -22,7 +22,7 @@ from trainer.evaluate.judge import Album, everyone, look, look_at_albums
 from trainer.evaluate.nulls import why_null
 from trainer.evaluate.prompts import beside_prompts, leak_prompts, paraphrases, report_prompts, select_prompts
 from trainer.evaluate.report import Shown, write_report
-from trainer.evaluate.sample import picture_name, read_pictures, sample_prompts, sampling_jobs
+from trainer.evaluate.sample import read_pictures, sample_prompts, write_first_batch
 from trainer.evaluate.scorecard import Reals, reals_of
 from trainer.evaluate.sealed import sealed_among
 from trainer.evaluate.select import Candidate, choose
@@ -99,23 +99,6 @@ class Evaluator:
         if shipped is not None or not self.photos.split.report:
             return shipped
         return people_made_up(galleries, self.settings.judge_engine)
-
-    def write_first_batch(self) -> None:
-        """samples/adapter.json: all it takes to make the first batch of scored pictures again."""
-        s = self.settings
-        prompts = report_prompts(self.base.prompt_set, self.who)
-        jobs = sampling_jobs(len(prompts), self.seeds)[: s.sampling.batch_size]
-        (self.folder / "samples").mkdir(exist_ok=True)
-        write_json(
-            self.folder / "samples/adapter.json",
-            {
-                "files": [f"adapter/{picture_name(row, seed)}" for row, seed in jobs],
-                "prompts": [prompts[row].text for row, _ in jobs],
-                "seeds": [seed for _, seed in jobs],
-                "steps": s.sampling.steps,
-                "guidance": s.sampling.guidance,
-            },
-        )
 
     @cached_property
     def _select_reals(self) -> Reals:
@@ -233,7 +216,8 @@ def evaluate(
     """
     started = time.monotonic()
     candidates, chosen = evaluator.select(checkpoints)
-    evaluator.write_first_batch()
+    asked = report_prompts(evaluator.base.prompt_set, evaluator.who)
+    write_first_batch(evaluator.folder, asked, evaluator.seeds, evaluator.settings.sampling)
     judged, shown = evaluator.report(chosen)
     split, s = evaluator.photos.split, evaluator.settings
     card = {

@@ -10,7 +10,7 @@ from trainer.evaluate.nulls import UNSEALED
 
 IDENTITY = (
     "mean", "ceiling", "floor_strangers", "floor_base", "of_ceiling", "of_ceiling_base", "pass_rate", "threshold",
-    "false_accept_rate",    "per_photo_std", "style_mean",
+    "false_accept_rate", "per_photo_std", "style_mean",
 )  # fmt: skip
 LEAK = ("untriggered", "untriggered_base", "excess", "beside", "beside_base", "beside_excess")
 

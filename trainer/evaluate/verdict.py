@@ -53,12 +53,19 @@ def _copying_doubts(card: dict[str, Any], limit: float) -> list[str]:
 
 def _picture_doubts(card: dict[str, Any]) -> list[str]:
     """What is wrong with the pictures, whomever they show."""
-    prompt, diversity, change = card["prompt"], card["diversity"], card["detail"]["change"]
+    change = card["detail"]["change"]
     said = []
     if card["detection_rate"] < 0.95:
         said.append(f"no face in {1 - card['detection_rate']:.0%} of the pictures")
     if change is not None and change < COARSE:
         said.append(f"the faces are blurred: {-change:.1f} octaves less fine detail than the base's own have")
+    return said + picture_doubts(card)
+
+
+def picture_doubts(card: dict[str, Any]) -> list[str]:
+    """What is wrong with the pictures, whatever they show."""
+    prompt, diversity = card["prompt"], card["diversity"]
+    said = []
     if None not in (diversity["adapter"], diversity["base"]) and diversity["adapter"] < ALIKE * diversity["base"]:
         said.append("pictures of one prompt are all alike: different seeds hardly change them")
     if None not in (prompt["adapter"], prompt["base"]) and prompt["adapter"] < DEAF * prompt["base"]:

@@ -15,7 +15,7 @@ TEMPLATE = """---
 
 # A likeness adapter for {base}
 
-A LoRA of one person. Say `{trigger} {class_word}` in the prompt.
+A LoRA of {learned}. Say `{trigger} {class_word}` in the prompt.
 
 ```python
 {snippet}
@@ -40,9 +40,7 @@ A LoRA of one person. Say `{trigger} {class_word}` in the prompt.
 
 ## Intended use and limits
 
-For pictures of this person that this person has agreed to. Not for deceiving anybody, for passing as a photograph of
-something that happened, or for pictures that the person would not want; whoever shares or uses it needs the person's
-consent for that too. Say that the pictures are generated.
+{terms}
 
 It works with the base that it was made for, at {size_px} px, and carries that base's skew. The score holds for this
 base, these prompts and {steps} sampling steps at guidance {guidance:g}; other settings, prompts, merges or a second
@@ -71,7 +69,9 @@ def model_card(card: dict[str, Any], facts: dict[str, Any]) -> str:
         floor=_number(identity["floor_strangers"]),
         floor_base=_number(identity["floor_base"]),
         share=_number(identity["of_ceiling"]),
-        detection=f"{card['detection_rate']:.0%}",
+        detection="not looked for" if card["detection_rate"] is None else f"{card['detection_rate']:.0%}",
+        learned=facts["kind"].learned,
+        terms=facts["kind"].terms,
         copying=_number(card["copying"]["excess"]),
         leak=_number(card["leak"]["excess"]),
         verdict=card["verdict"],
@@ -97,8 +97,9 @@ def sample_prompts(card: dict[str, Any]) -> list[str]:
 
 
 def _front(facts: dict[str, Any]) -> ModelCardData:
+    owner = "person" if facts["kind"].has_face else "owner"
     called = f"{facts['trigger']} {facts['class_word']}"
-    extra: dict[str, Any] = {"license_name": "as-agreed-with-the-person"} if facts["licence"] == "other" else {}
+    extra: dict[str, Any] = {"license_name": f"as-agreed-with-the-{owner}"} if facts["licence"] == "other" else {}
     return ModelCardData(
         base_model=facts["base_model"],
         library_name="diffusers",

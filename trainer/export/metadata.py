@@ -10,6 +10,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from trainer.kinds import Kind
+
 # Base family to ModelSpec's architecture and version word, as kohya's trainers write them; others keep their name.
 FAMILIES = {
     "sd15": ("stable-diffusion-v1", "sd_v1"),
@@ -26,7 +28,7 @@ def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, s
     """Every key of an exported file but the hashes of its weights.
 
     `card` is the scorecard; `facts` holds trigger, class_word, rank, step, licence, version, size_px,
-    prediction and dora.
+    prediction, dora and kind.
     """
     called = f"{facts['trigger']} {facts['class_word']}"
     architecture, version_word = FAMILIES.get(card["base"]["name"], (card["base"]["name"],) * 2)
@@ -51,13 +53,13 @@ def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, s
         "modelspec.architecture": f"{architecture}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": f"A likeness adapter of {called}",
-        "modelspec.description": "A LoRA of one person who agreed to it.",
+        "modelspec.description": _description(facts["kind"]),
         "modelspec.date": datetime.now(UTC).date().isoformat(),
         "modelspec.resolution": f"{size}x{size}",
         "modelspec.license": facts["licence"],
         "modelspec.trigger_phrase": called,
         "modelspec.usage_hint": f"Say {called} in the prompt.",
-        "modelspec.tags": "lora, likeness, person",
+        "modelspec.tags": f"lora, likeness, {facts['kind'].name}",
         "ss_network_dim": str(facts["rank"]),
         "ss_network_alpha": str(facts["rank"]),  # alpha / rank is folded into the weights
         "ss_base_model_version": version_word,
@@ -71,6 +73,10 @@ def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, s
     if facts["prediction"] in PREDICTIONS:
         said["modelspec.prediction_type"] = PREDICTIONS[facts["prediction"]]
     return said
+
+
+def _description(kind: Kind) -> str:
+    return f"A LoRA of {kind.learned}{' who agreed to it' if kind.has_face else ''}."
 
 
 def network(dora: bool) -> dict[str, str]:

@@ -17,6 +17,7 @@ from trainer.errors import IntegrityError
 from trainer.export.card import model_card
 from trainer.export.metadata import adapter_metadata
 from trainer.export.parity import Judge, Parity, check_parity, check_twin, worst
+from trainer.kinds import PERSON, Kind
 from trainer.layouts.layers import read_layers, to_kohya
 from trainer.records import Checkpoint
 from trainer.run import sha256_of, write_json, write_text
@@ -37,6 +38,7 @@ class Settings:
     dtype: str
     kohya: bool
     licence: str
+    kind: Kind = PERSON
 
 
 def export(
@@ -78,6 +80,7 @@ def _facts(checkpoint: Checkpoint, base: Base, settings: Settings) -> dict[str, 
     return {
         "step": checkpoint.step,
         "version": version("likeness-trainer"),
+        "kind": settings.kind,
         "trigger": settings.trigger,
         "class_word": settings.class_word,
         "rank": settings.rank,

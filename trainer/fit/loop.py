@@ -27,6 +27,8 @@ from trainer.fit.optimizer import rate_at, set_rate
 from trainer.fit.patience import Patience
 from trainer.fit.prior import Prior, prior_rows
 from trainer.fit.settings import Settings
+from trainer.fit.trackers import measured
+from trainer.processes import saying_lost
 
 STATE_EVERY_S = 20.0
 METRICS_EVERY = 10
@@ -69,7 +71,7 @@ class Loop:
         Raises DivergedError before the optimizer's step when a loss or a gradient is no longer a number.
         """
         s, started = self.settings, time.monotonic() - spent_s
-        saved_at = time.monotonic()
+        saved_at = recorded_at = time.monotonic()
         losses: list[float] = []
         with console.progress("fitting", s.steps) as tick:
             tick(step)
@@ -77,7 +79,9 @@ class Loop:
                 losses.append(self._step(step))
                 step += 1
                 if step % METRICS_EVERY == 0:
-                    tick(0, f"loss {self._record(step, losses):.4f}")
+                    now = time.monotonic()
+                    tick(0, f"loss {self._record(step, losses, now - recorded_at):.4f}")
+                    recorded_at = now
                     losses.clear()
                 if step % s.checkpoint_every == 0 or step == s.steps:
                     self._checkpoint(step)
@@ -91,9 +95,10 @@ class Loop:
                 tick()
         return step, time.monotonic() - started
 
-    def _record(self, step: int, losses: Sequence[float]) -> float:
-        """Append a line to the metrics; the mean of the losses since the last one."""
+    def _record(self, step: int, losses: Sequence[float], seconds: float) -> float:
+        """Append a line to the metrics; the mean of the losses since the last one, which these `seconds` took."""
         loss = sum(losses) / len(losses)
+        self.accelerator.log(measured(loss, self._rate(step - 1), seconds / len(losses)), step=step)
         if self.accelerator.is_main_process:
             with (self.folder / METRICS).open("a") as metrics:
                 metrics.write(json.dumps({"step": step, "loss": round(loss, 5), "lr": self._rate(step - 1)}) + "\n")
@@ -112,13 +117,17 @@ class Loop:
         if self.accelerator.num_processes == 1:
             return over
         told = torch.tensor(float(over), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(told, "sum"))
+        with saying_lost():
+            return bool(self.accelerator.reduce(told, "sum"))
 
     def _step(self, step: int) -> float:
         """One optimizer step; the mean loss of its samples."""
         s, trained = self.settings, self.trained
         own = range(self.accelerator.process_index, self.parts, self.accelerator.num_processes)
-        value = self._summed(sum(self._backward(step, part) for part in own))
+        bad = torch.zeros(s.batch_size * self.parts)
+        value = self._summed(sum(self._backward(step, part, bad) for part in own), bad)
+        if not math.isfinite(value):
+            raise self._diverged(step, "loss", value, bad.nonzero().flatten().tolist())
         norm = self.accelerator.clip_grad_norm_(list(trained.weights.values()), s.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise self._diverged(step, "norm of the gradient", float(norm), range(s.batch_size * self.parts))
@@ -129,8 +138,11 @@ class Loop:
             move_averages(trained.averages, trained.weights, s.ema_decay, step + 1)
         return value
 
-    def _backward(self, step: int, part: int) -> float:
-        """Add the gradients of one part of the step's batch; what it adds to the mean loss."""
+    def _backward(self, step: int, part: int, bad: torch.Tensor) -> float:
+        """Add the gradients of one part of the step's batch; what it adds to the mean loss.
+
+        Marks the rows of the batch whose loss is no number in `bad`.
+        """
         s = self.settings
         given = self._examples(step, part).to(self.accelerator.device)
         with self._dropout_of(step, part):
@@ -138,11 +150,11 @@ class Loop:
         # Divided by the samples alone: rows of the prior are added to a step, they take nothing from it.
         loss = losses.sum() / (s.batch_size * self.parts)
         value = float(loss.detach())
-        if not math.isfinite(value):
-            finite = torch.isfinite(losses.detach()[: s.batch_size]).tolist()
-            rows = [part * s.batch_size + row for row, good in enumerate(finite) if not good]
-            raise self._diverged(step, "loss", value, rows)
-        self.accelerator.backward(loss)
+        if math.isfinite(value):
+            self.accelerator.backward(loss)
+        else:
+            finite = torch.isfinite(losses.detach()[: s.batch_size])
+            bad[part * s.batch_size : (part + 1) * s.batch_size] = (~finite).float()
         return value
 
     def _examples(self, step: int, part: int) -> Examples:
@@ -156,16 +168,24 @@ class Loop:
         answers = prior_rows(self.prior, step, s.prior_batch * self.parts, s.seed)
         return joined([samples, _part(answers, part, s.prior_batch)])
 
-    def _summed(self, value: float) -> float:
-        """Add up the gradients of all processes, and this number."""
+    def _summed(self, value: float, bad: torch.Tensor) -> float:
+        """Add up the gradients and the marks of all processes, and this number.
+
+        Each must hear of a loss that is no number in another's part, or it would wait for that one forever.
+        """
         if self.accelerator.num_processes == 1:
             return value
-        gradients = [weight.grad for weight in self.trained.weights.values() if weight.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients] + [gradients[0].new_tensor([value])])
-        summed = self.accelerator.reduce(flat, "sum")
-        for gradient, part in zip(gradients, summed[:-1].split([g.numel() for g in gradients]), strict=True):
+        weights = self.trained.weights.values()
+        own = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        flat = torch.cat([bad.to(own[0]), own[0].new_tensor([value]), *(gradient.flatten() for gradient in own)])
+        with saying_lost():
+            summed = self.accelerator.reduce(flat, "sum")
+            value = float(summed[len(bad)])
+        bad.copy_(summed[: len(bad)])
+        parts = summed[len(bad) + 1 :].split([gradient.numel() for gradient in own])
+        for gradient, part in zip(own, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
-        return float(summed[-1])
+        return value
 
     def _rate(self, step: int) -> float:
         s = self.settings

@@ -45,3 +45,4 @@ class Settings:
     weighting: str = "uniform"
     gradient_checkpointing: bool = False
     stop_after: int | None = None
+    trackers: Sequence[str] = ()

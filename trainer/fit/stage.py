@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from trainer.bases.base import Base
 from trainer.console import Console
@@ -24,7 +21,9 @@ from trainer.fit.patience import Check, Patience
 from trainer.fit.prior import BATCH, Prior, build_prior
 from trainer.fit.reading import check_reading
 from trainer.fit.settings import Settings
+from trainer.fit.trackers import accelerator_with, peak_bytes, start_trackers
 from trainer.fit.warm_start import warm_start
+from trainer.processes import saying_lost
 
 __all__ = ["VERSION", "Settings", "fit", "peak_bytes"]
 VERSION = 3
@@ -38,7 +37,7 @@ def fit(
     `check` scores a checkpoint for `settings.stop_after`; without it every step is made.
     Started by `accelerate launch` in several processes, each takes its part of every batch; the first one writes.
     """
-    accelerator = Accelerator()
+    accelerator = accelerator_with(settings.trackers, folder.parent)
     found = read_samples(samples)
     reading = check_reading(found, base, settings.trigger, settings.mirror, console)
     rng = np.random.default_rng((settings.seed, 5))
@@ -49,18 +48,22 @@ def fit(
     base.release()
     trained, start = _adapted(base, settings)
     step, spent_s = load_state(folder, trained, console)
-    accelerator.wait_for_everyone()  # all have read before the first one writes
+    with saying_lost():
+        accelerator.wait_for_everyone()  # all have read before the first one writes
     patience = None
     if accelerator.is_main_process:
         truncate_lines(folder / METRICS, step)
         patience = _patience(settings, check, folder, step)
+    start_trackers(accelerator, settings.trackers, step, console)
     names = [sample.path.name for sample in found]
     loop = Loop(base, cache, names, prior, settings, folder, accelerator, trained, start, patience)
     base.denoiser.train()
     steps, seconds = loop.run(step, spent_s, console)
-    accelerator.wait_for_everyone()
+    with saying_lost():
+        accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         remove_states(folder)
+    accelerator.end_training()
     return {
         "steps": steps,
         "stopped_early": steps < settings.steps,
@@ -107,11 +110,3 @@ def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, con
     captions = [[class_caption(wording, s.trigger) for wording in row] for row in wordings]
     with console.progress("asking the base", s.prior_pictures + -(-s.prior_rows // BATCH)) as tick:
         return build_prior(base, cache, captions, s.prior_pictures, s.prior_rows, s.seed, tick)
-
-
-def peak_bytes() -> int:
-    """Most memory this process has used so far: of the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

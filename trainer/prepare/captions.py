@@ -25,6 +25,7 @@ class Captioning:
 
     Attributes:
         subject: the subject's name, which no caption should have.
+        people: whether words that say who somebody is are looked for: not where a style or brand is learned.
     """
 
     captioner: str = ATTRIBUTES
@@ -34,6 +35,11 @@ class Captioning:
     trigger: str = "ohwx"
     class_word: str = "person"
     subject: str = ""
+    people: bool = True
+
+    def identity_words_in(self, text: str) -> list[str]:
+        """The words of a text that say who it is, where they matter."""
+        return identity_words(text, self.subject) if self.people else []
 
 
 class Captioner(Protocol):
@@ -131,10 +137,10 @@ def _checked(text: str, how: Captioning) -> str:
         raise ValueError("empty; delete it and the photo gets measured words")
     if len(_trigger(how.trigger).findall(text)) > 1:
         raise ValueError(f"has the trigger {how.trigger} more than once")
-    found = identity_words(text, how.subject)
+    found = how.identity_words_in(text)
     if found and how.identity_words == "refuse":
         raise ValueError(f"says who it is ({', '.join(found)}): the trigger is to mean that")
-    return without_identity(text, how.subject) if how.identity_words == "cut" else text
+    return without_identity(text, how.subject) if how.people and how.identity_words == "cut" else text
 
 
 def with_trigger(text: str, trigger: str, class_word: str) -> str:
@@ -142,7 +148,7 @@ def with_trigger(text: str, trigger: str, class_word: str) -> str:
 
     That part is never left out of a shorter wording. A text without the trigger follows `photo of ohwx person`.
     """
-    said = re.search(rf"\b{trigger}\b(?: {PEOPLE}\b)?", text, re.IGNORECASE)
+    said = re.search(rf"\b{trigger}\b(?: (?:{PEOPLE}|{class_word})\b)?", text, re.IGNORECASE)
     if said is None:
         return tidy(f"photo of {trigger} {class_word}, {text}")
     *others, start = text[: said.start()].split(", ")
@@ -180,12 +186,13 @@ class Captions:
             )
         if fallen := len(self.texts) - self.by[self.captioner.name]:
             who = self.captioner.name
-            console.say(f"{who} has no words for {fallen} of {len(self.texts)} samples: they get measured ones")
+            instead = "measured ones" if self.how.people else f"“{self.how.trigger} {self.how.class_word}” alone"
+            console.say(f"{who} has no words for {fallen} of {len(self.texts)} samples: they get {instead}")
         warned = {"identity": self._identity(console), "same_text": self._same(console)}
         return {"by": dict(self.by), "warned": {what: count for what, count in warned.items() if count}}
 
     def _identity(self, console: Console) -> int:
-        found = [words for text in self.texts if (words := identity_words(text, self.how.subject))]
+        found = [words for text in self.texts if (words := self.how.identity_words_in(text))]
         if found:
             said = ", ".join(word for word, _ in Counter(word for words in found for word in words).most_common(5))
             console.say(f"{len(found)} captions say who it is ({said}): such words take the face from the trigger")

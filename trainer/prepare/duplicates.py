@@ -40,8 +40,12 @@ def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[s
     """
     together = cosine_matrix([p.embedding for p in photos], [p.embedding for p in photos]) >= burst
     shots = [Shot(photo.sha256, photo.phash, photo.second) for photo in photos]
-    together |= same_shots(shots, shots)
-    root = list(range(len(photos)))
+    return groups_of([photo.name for photo in photos], together | same_shots(shots, shots))
+
+
+def groups_of(names: Sequence[str], together: npt.NDArray[np.bool_]) -> list[tuple[str, ...]]:
+    """The sorted groups of names that a symmetric (n, n) relation joins, directly or through others."""
+    root = list(range(len(names)))
 
     def find(index: int) -> int:
         while root[index] != index:
@@ -51,9 +55,9 @@ def near_duplicate_groups(photos: Sequence[Photo], burst: float) -> list[tuple[s
     for i, j in np.argwhere(np.triu(together, 1)).tolist():
         root[find(j)] = find(i)
     groups: dict[int, list[str]] = {}
-    for index, photo in enumerate(photos):
-        groups.setdefault(find(index), []).append(photo.name)
-    return sorted(tuple(sorted(names)) for names in groups.values())
+    for index, name in enumerate(names):
+        groups.setdefault(find(index), []).append(name)
+    return sorted(tuple(sorted(group)) for group in groups.values())
 
 
 def same_shots(a: Sequence[Shot], b: Sequence[Shot]) -> npt.NDArray[np.bool_]:

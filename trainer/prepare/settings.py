@@ -32,6 +32,7 @@ class Settings:
     captioner_revision: str | None = None
     identity_words: str = "refuse"
     subject: str = ""  # the name, which captions should not have
+    people: bool = True  # the captions are of somebody
     seal_all: bool = False  # nothing will be fitted: every usable photo is for the score
     reference: Path | None = None  # a photo of the person, to tell whose album it is
     framings: tuple[str, ...] = ("face",)
