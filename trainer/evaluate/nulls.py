@@ -37,7 +37,7 @@ SEALED_ONLY = ("identity.", "copying.", "leak.", "sensitivity.", "by_prompt[].id
 def why_null(card: dict[str, Any], faceless: str | None = None) -> dict[str, str]:
     """The reason for each null of the card, by its path, such as `diversity.adapter` or `by_prompt[].prompt_score`.
 
-    `leak.beside` and its like are left out where `leak.beside_reason` says it. `faceless` is why no face was looked for.
+    `leak.beside` and its like are left out where `leak.beside_reason` says it. `faceless`: why none was looked for.
     """
     sealed = bool(card["photos"]["report"])
     said = {}
