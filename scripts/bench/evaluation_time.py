@@ -28,7 +28,7 @@ from trainer.weights import cache_folder
 # What is added up: words, the end of the file's name, functions. A row is inside the last one less far to the right.
 PARTS = (
     ("evaluation", "trainer/jobs.py", ("work",)),
-    ("  loading the base", "trainer/bases/base.py", ("get_base",)),
+    ("  loading the base", "trainer/scoring.py", ("_base",)),
     ("  putting adapters on and taking them off", "trainer/bases/stock.py", ("use_adapter",)),
     ("  sampling", "trainer/bases/stock.py", ("sample",)),
     ("    texts", "pipeline_stable_diffusion.py", ("encode_prompt",)),

@@ -41,11 +41,11 @@ def run(copied: Path, trained: dict[str, Any]) -> Path:
     return folder
 
 
-def evaluator_of(home: Path, run: Path, base: Base, folder: Path, sees_report: bool = True) -> Evaluator:
+def evaluator_of(home: Path, run: Path, folder: Path, sees_report: bool = True) -> Evaluator:
     """The run's own evaluator, over its photos, as the stage or as a check during the fit has it."""
     recipe = Recipe.model_validate(json.loads((run / "lock.json").read_text())["recipe"])
     split = read_split(run / "1_prepare")
-    scoring = Scoring(recipe, read_album(home / "subjects/zelda/photos", home / "unpacked"), lambda _: base, Console())
+    scoring = Scoring(recipe, read_album(home / "subjects/zelda/photos", home / "unpacked"), Console())
     seen = split if sees_report else replace(split, report=())
     evaluator = scoring.evaluator(run / "1_prepare", folder, seen)
     evaluator.settings = replace(evaluator.settings, select_prompts=PROMPTS)
@@ -70,9 +70,9 @@ def test_a_check_says_what_the_choice_will_say_and_opens_no_report_photo(
     photos, framed = copied / "subjects/zelda/photos", read_framed(run / "1_prepare")
     for folder in ("during", "after"):
         lay_out([photos / name for name in split.select], framed, checkpoint, base, tmp_path / folder)
-    later = evaluator_of(copied, run, base, tmp_path / "after").candidate(checkpoint)
+    later = evaluator_of(copied, run, tmp_path / "after").candidate(checkpoint)
 
-    during = evaluator_of(copied, run, base, tmp_path / "during", sees_report=False)
+    during = evaluator_of(copied, run, tmp_path / "during", sees_report=False)
     for name in split.report:
         (photos / name).write_bytes(b"sealed")
     assert Checks(lambda: during)(checkpoint) == later.score > 0.1
@@ -82,9 +82,9 @@ def test_a_check_says_what_the_choice_will_say_and_opens_no_report_photo(
     assert Checks(lambda: during)(checkpoint) == 0.0
 
 
-def test_pictures_of_another_adapter_are_made_anew(copied: Path, run: Path, base: Base, tmp_path: Path) -> None:
+def test_pictures_of_another_adapter_are_made_anew(copied: Path, run: Path, tmp_path: Path) -> None:
     first, other = find_checkpoints(run / "2_fit")
-    checks = Checks(lambda: evaluator_of(copied, run, base, tmp_path / "checks", sees_report=False))
+    checks = Checks(lambda: evaluator_of(copied, run, tmp_path / "checks", sees_report=False))
     checks(first)
     files = sorted((tmp_path / "checks").rglob("*.png"))
     assert len(files) == PROMPTS
