@@ -107,7 +107,7 @@ def test_a_run_learns_from_every_framing_that_a_photo_has(
     files = sorted(photos.iterdir())
     for file in files[8:]:
         file.unlink()
-    wide = [on_canvas(file) for file in files[:3]]
+    wide = [on_canvas(file) for file in files[:5]]  # more than are sealed
     arguments = ["prepare", "alice", "--photos", "photos", "--json", *fast]
     asked = ["--set", f"prepare.framings=[{', '.join(ALL)}]", "--set", "prepare.min_face_px=24"]
     done = cli(*arguments, *asked)

@@ -101,7 +101,8 @@ def write_bad(folder: Path, demo: list[Path]) -> dict[str, str]:
 
 def write_poor(folder: Path, demo: list[Path]) -> dict[str, str]:
     """What is used with a warning; codes by name."""
-    night = np.maximum(np.asarray(upright(demo[20]), np.int16) - 140, 0)  # what lies in the shade is black
+    day = np.asarray(upright(demo[20]), np.float32)
+    night = np.maximum(day - np.quantile(day, 0.65), 0)  # what lies in the shade is black
     Image.fromarray(night.astype(np.uint8)).save(folder / "night.png")
     upright(demo[21]).save(folder / "forwarded-often.jpg", quality=20)
     return {"night.png": "too-dark", "forwarded-often.jpg": "compressed"}
