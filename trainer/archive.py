@@ -57,7 +57,7 @@ class Archive:
     def entries(self) -> Iterator[Entry]:
         """Every file, in the archive's order."""
         for index, info in enumerate(self._zip.infolist()):
-            if not info.is_dir():
+            if not info.filename.endswith("/"):  # is_dir() fails on a name that damage made empty
                 yield Entry(info.filename, index, info)
 
     def unpack(self, entry: Entry, folder: Path) -> Path:
@@ -95,6 +95,8 @@ def check_entry(entry: Entry) -> None:
     """Raises BadArchive for what must not be unpacked."""
     info, path = entry.info, PurePosixPath(entry.name.replace("\\", "/"))
     packed = max(info.compress_size, 1)
+    if not path.parts:
+        raise BadArchive("unsafe-path", "it has no name", "make the archive again")
     if path.is_absolute() or ".." in path.parts or "\0" in entry.name or (path.parts and ":" in path.parts[0]):
         raise BadArchive("unsafe-path", "its path leads out of the archive", "make the archive again")
     if stat.S_ISLNK(info.external_attr >> 16):
