@@ -18,6 +18,7 @@ from trainer.recipe import Recipe
 from trainer.records import Checkpoint
 from trainer.run import Stage, sha256_of
 from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of, load_base
+from trainer.sections import FitSection
 from trainer.subject import Subject
 from trainer.weights import MASKS, WEIGHTS, cache_folder, needed
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
 OF_FIT = ("fit_s", "peak_bytes", "images_seen", "stopped_early")  # what the scorecard says of the cost
+YOUNGER = ("text_encoder_rate",)
 MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
 
@@ -120,7 +122,7 @@ class Jobs:
         inputs = {
             "version": stage.VERSION,
             "prepare": stages[PREPARE].fingerprint,
-            "fit": f.model_dump(mode="json", exclude={"trackers"}),
+            "fit": decides_fit(f),
             "base": self.base.sha256,
         }
         if f.stop_after is not None:
@@ -299,6 +301,12 @@ class Jobs:
             "recipe": {"name": self.recipe.name, "sha256": self.recipe.sha256()},
             "base": {"name": self.base.name, "sha256": self.base.sha256},
         }
+
+
+def decides_fit(chosen: FitSection) -> dict[str, Any]:
+    """What of the section a fit hangs on. Keys younger than fits that still hold are left out where they are off."""
+    off = {name for name in YOUNGER if getattr(chosen, name) == FitSection.model_fields[name].default}
+    return chosen.model_dump(mode="json", exclude={"trackers"} | off)
 
 
 def hash_of_reference(reference: Path | None) -> str | None:

@@ -31,6 +31,7 @@ from trainer.sections import (
 
 PACKAGE_ROOT = Path(__file__).resolve().parent
 RECIPE_FOLDERS = (PACKAGE_ROOT.parent / "recipes", PACKAGE_ROOT / "_recipes")
+READ_BY_CLIP = {"portrait-tiny", "sd15", "sdxl", "sd3", "flux1"}  # bases with text encoders that can learn
 MAX_RECIPE_BYTES = 256 * 1024
 
 
@@ -239,10 +240,7 @@ def _fit_checks(recipe: Recipe) -> Iterator[str]:
         yield "fit.checkpoint_every: more than fit.steps, no checkpoint would be written"
     if (f.weighting == "min_snr") != (f.min_snr_gamma is not None):
         yield "fit.min_snr_gamma: goes with fit.weighting min_snr, and only with it (5 in the paper)"
-    if f.optimizer == "prodigy" and f.learning_rate < 0.1:
-        yield "fit.learning_rate: Prodigy multiplies the rate that it finds by it; set it to 1"
-    if f.optimizer == "prodigy" and f.lora_plus_ratio is not None:
-        yield "fit.lora_plus_ratio: Prodigy has one rate for all; choose another optimizer"
+    yield from _rate_checks(f, recipe.base.name)
     if f.warm_start is not None and not Path(f.warm_start).is_file():
         yield f"fit.warm_start: {f.warm_start}: no such file"
     if len({name.removesuffix("-online") for name in f.trackers}) < len(f.trackers):
@@ -256,6 +254,20 @@ def _fit_checks(recipe: Recipe) -> Iterator[str]:
             yield "export.kohya: diffusers misreads that layout where ranks differ (fit.rank_pattern); set it to false"
         if f.adapter == "dora":
             yield "export.kohya: diffusers drops the lengths of a DoRA in that layout; set it to false"
+
+
+def _rate_checks(f: FitSection, base: str) -> Iterator[str]:
+    """What the learning rates go with."""
+    if f.text_encoder_rate is not None and base not in READ_BY_CLIP:
+        yield f"fit.text_encoder_rate: {base} reads texts with a language model, which is not tuned; set it to null"
+    if f.optimizer != "prodigy":
+        return
+    if f.learning_rate < 0.1:
+        yield "fit.learning_rate: Prodigy multiplies the rate that it finds by it; set it to 1"
+    if f.lora_plus_ratio is not None:
+        yield "fit.lora_plus_ratio: Prodigy has one rate for all; choose another optimizer"
+    if f.text_encoder_rate not in (None, 1.0):
+        yield "fit.text_encoder_rate: Prodigy has one rate for all; set it to 1 or null"
 
 
 def _start_checks(f: FitSection) -> Iterator[str]:

@@ -185,6 +185,12 @@ class FitSection(Section):
     """Peak learning rate. Prodigy finds its own: 1. Lion wants a third to a tenth of AdamW's (arXiv 2302.06675)."""
     lora_plus_ratio: Annotated[float, Field(ge=1.0, le=100.0)] | None = None
     """LoRA+: learning rate of B over that of A; the paper finds 16 good (arXiv 2402.12354). None: the same."""
+    text_encoder_rate: Annotated[float, Field(gt=0.0, le=10.0)] | None = None
+    """Learning rate of an adapter on the base's CLIP text encoders over `learning_rate`. None: they are frozen.
+
+    Of the denoiser's `rank`, `alpha` and kind. diffusers' scripts: 1 (train_dreambooth_lora.py) or 0.05
+    (train_dreambooth_lora_sd3.py, 5e-6 beside 1e-4).
+    """
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate after the warm-up: to 10% of the peak along a cosine or a line, or constant."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20

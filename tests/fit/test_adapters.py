@@ -127,7 +127,7 @@ def test_a_warm_start_says_what_its_file_says(layout: Layout, shape: Shape, rand
     wanted, file = _made(random_base, SHAPES["listed"], layout, tmp_path)
     base = get_base("portrait-tiny", str(random_base))
     add_lora(base.denoiser, shape, 5)
-    warm_start(base.denoiser, file)
+    warm_start({"unet": base.denoiser}, file)
     torch.testing.assert_close(answer(base), wanted, rtol=1e-3, atol=1e-4)
 
 
@@ -136,7 +136,7 @@ def test_a_dora_starts_from_a_dora_or_a_lora(kind: str, random_base: Path, tmp_p
     wanted, file = _made(random_base, Shape(2, 2.0, ["to_q", "conv1"], kind=kind), same, tmp_path)
     base = get_base("portrait-tiny", str(random_base))
     add_lora(base.denoiser, Shape(4, 8.0, ["to_q", "conv1"], kind="dora"), 5)
-    warm_start(base.denoiser, file)
+    warm_start({"unet": base.denoiser}, file)
     torch.testing.assert_close(answer(base), wanted, rtol=1e-3, atol=1e-4)
 
 
@@ -165,7 +165,7 @@ def test_a_warm_start_that_does_not_fit_is_refused(
     add_lora(base.denoiser, asked, 0)
     before = lora_tensors(base.denoiser)
     with pytest.raises(RecipeError, match=said):
-        warm_start(base.denoiser, file)
+        warm_start({"unet": base.denoiser}, file)
     assert all(torch.equal(tensor, before[name]) for name, tensor in lora_tensors(base.denoiser).items())
 
 
@@ -178,7 +178,7 @@ def test_a_warm_start_of_another_base_or_of_no_adapter_is_refused(random_base: P
     for tensors, said in ((wide, "another base"), (half, "one half"), ({}, "holds no LoRA")):
         write_adapter(file, tensors, {"format": "pt"})
         with pytest.raises(RecipeError, match=said):
-            warm_start(base.denoiser, file)
+            warm_start({"unet": base.denoiser}, file)
     file.write_bytes(b"no adapter")
     with pytest.raises(IntegrityError, match="not a readable adapter"):
-        warm_start(base.denoiser, file)
+        warm_start({"unet": base.denoiser}, file)

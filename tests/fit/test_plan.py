@@ -17,10 +17,10 @@ from tiny_bases import SAVERS
 from trainer.bases.base import get_base
 from trainer.bases.sketch import sketch
 from trainer.errors import MissingPartError, RecipeError, UsageError
+from trainer.fit.adapted import shape_of
 from trainer.fit.lora import add_lora
 from trainer.fit.plan import bytes_of, estimate, ladder, plan
 from trainer.fit.settings import Settings
-from trainer.fit.stage import shape_of
 from trainer.fit.tally import tally
 from trainer.jobs import fit_settings
 from trainer.recipe import load_recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ class Base(Protocol):
         at_once: how many of them can be made or asked about at once.
         denoiser: the module that adapters are put on.
         component: what the family's pipeline calls it, `unet` or `transformer`: adapter files begin names with it.
+        text_encoders: those that learn, by the pipeline's names for them; empty until `tune_texts`.
         prompt_set: `attributes` or `scenes`, the kind of prompts it understands.
         schedule: how it mixes pictures with noise, and what it was trained to answer.
     """
@@ -49,6 +50,7 @@ class Base(Protocol):
     at_once: int
     denoiser: torch.nn.Module
     component: str
+    text_encoders: Mapping[str, torch.nn.Module]
     prompt_set: str
     schedule: Schedule
 
@@ -65,6 +67,13 @@ class Base(Protocol):
         """What each text says to the denoiser; the empty one as guidance has it when the base makes pictures."""
         ...
 
+    def tune_texts(self) -> None:
+        """Let the text encoders learn: from now on texts keep their tokens, which `predict` encodes anew each time.
+
+        Gradients then reach the encoders. Raises UsageError for a base whose encoders are language models.
+        """
+        ...
+
     def count_tokens(self, text: str) -> tuple[int, int]:
         """How many tokens the text has, marks included, and how many the encoder that reads furthest takes in."""
         ...
@@ -78,7 +87,7 @@ class Base(Protocol):
         ...
 
     def release(self) -> None:
-        """Free everything but the denoiser; from now on only `predict` works."""
+        """Free everything but the denoiser and what learns; from now on only `predict` works."""
         ...
 
     def use_adapter(self, file: Path | None, folded: bool = False) -> None:

@@ -18,11 +18,13 @@ class Conditioning:
         text: (n, tokens, width) hidden states of the text encoders.
         pooled: (n, width) one vector a text, for families that take one.
         lengths: (n,) int64 tokens that mean something, for families that are not shown the padding.
+        tokens: (n, encoders, tokens) int64, for text encoders that learn: see `trainer.bases.encoders`.
     """
 
     text: Tensor
     pooled: Tensor | None = None
     lengths: Tensor | None = None
+    tokens: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -38,16 +40,15 @@ class Conditioning:
         return self._each(lambda part: part.to(to) if part.is_floating_point() else part)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
-        pooled = None if self.pooled is None else change(self.pooled)
-        return Conditioning(change(self.text), pooled, None if self.lengths is None else change(self.lengths))
+        others = (self.pooled, self.lengths, self.tokens)
+        return Conditioning(change(self.text), *(None if part is None else change(part) for part in others))
 
 
 def joined_texts(parts: Sequence[Conditioning]) -> Conditioning:
     """All rows of all parts, in order; what one part has, every part has."""
-    pooled = [part.pooled for part in parts if part.pooled is not None]
-    lengths = [part.lengths for part in parts if part.lengths is not None]
-    return Conditioning(
-        torch.cat([part.text for part in parts]),
-        torch.cat(pooled) if pooled else None,
-        torch.cat(lengths) if lengths else None,
-    )
+    whole = []
+    for name in ("pooled", "lengths", "tokens"):
+        found = [getattr(part, name) for part in parts if getattr(part, name) is not None]
+        assert len(found) in (0, len(parts)), f"some texts have no {name}"
+        whole.append(torch.cat(found) if found else None)
+    return Conditioning(torch.cat([part.text for part in parts]), *whole)

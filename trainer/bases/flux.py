@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from diffusers import FluxPipeline
 
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
+from trainer.bases.encoders import CLIP_L, Tunable
 from trainer.bases.sd3 import ATTENTION, FEED_FORWARD
 from trainer.bases.stock import Family, Outline
 from trainer.bases.tokens import flux_tokens
@@ -23,6 +26,12 @@ def encode_text(pipeline: Any, text: str, device: torch.device) -> Conditioning:
     """(1, tokens, width) of T5, and CLIP's pooled vector."""
     embeds, pooled, _ = pipeline.encode_prompt(text, None, device=device)
     return Conditioning(embeds, pooled)
+
+
+def encode_tokens(encoders: Mapping[str, Any], text: Conditioning) -> Conditioning:
+    """CLIP's pooled vector anew of an encoder that learns, and T5's states as they were."""
+    assert text.tokens is not None
+    return replace(text, pooled=encoders["text_encoder"](text.tokens[:, 0]).pooler_output)
 
 
 def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
@@ -80,5 +89,6 @@ FLUX1 = Family(
     predict=predict,
     targets=TARGETS,
     outline=OUTLINE,
+    tunable=Tunable({"text_encoder": "tokenizer"}, encode_tokens, {"text_encoder": CLIP_L}),
     tokens=flux_tokens,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
+from trainer.bases.encoders import CLIP_L, Tunable
 from trainer.bases.stock import Family, Outline
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -20,6 +22,12 @@ TARGETS = {"attention": ATTENTION, "attention+conv": ATTENTION + CONVOLUTIONS}
 def encode_text(pipeline: Any, text: str, device: torch.device) -> Conditioning:
     """(1, tokens, width) last hidden states."""
     return Conditioning(pipeline.encode_prompt(text, device, 1, False)[0])
+
+
+def encode_tokens(encoders: Mapping[str, Any], text: Conditioning) -> Conditioning:
+    """The same of an encoder that learns."""
+    assert text.tokens is not None
+    return replace(text, text=encoders["text_encoder"](text.tokens[:, 0]).last_hidden_state)
 
 
 def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
@@ -46,6 +54,7 @@ SD15 = Family(
     predict=predict,
     targets=TARGETS,
     outline=OUTLINE,
+    tunable=Tunable({"text_encoder": "tokenizer"}, encode_tokens, {"text_encoder": CLIP_L}),
     channels_last=True,
     options={"safety_checker": None, "requires_safety_checker": False},
     single_file=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from diffusers import StableDiffusion3Pipeline
 
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
+from trainer.bases.encoders import CLIP_BIGG, CLIP_L, Tunable, two_projected
 from trainer.bases.stock import Family, Outline
 from trainer.bases.tokens import sd3_tokens
 
@@ -24,6 +27,16 @@ def encode_text(pipeline: Any, text: str, device: torch.device) -> Conditioning:
     """(1, tokens, width) of CLIP, then of T5 (zeros in a folder without it), and both CLIP pooled vectors in one."""
     embeds, _, pooled, _ = pipeline.encode_prompt(text, None, None, device=device, do_classifier_free_guidance=False)
     return Conditioning(embeds, pooled)
+
+
+def encode_tokens(encoders: Mapping[str, Any], text: Conditioning) -> Conditioning:
+    """CLIP's part anew of encoders that learn, and T5's as it was."""
+    assert text.tokens is not None
+    embeds, answers = two_projected(encoders, text.tokens)
+    widened = torch.nn.functional.pad(embeds, (0, text.text.shape[-1] - embeds.shape[-1]))
+    third = text.text[:, embeds.shape[1] :].to(embeds)
+    pooled = torch.cat([answer.text_embeds for answer in answers], -1)
+    return replace(text, text=torch.cat([widened, third], 1), pooled=pooled)
 
 
 def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
@@ -60,6 +73,7 @@ OUTLINE = Outline(
     words=blank_words,
     encoders=5_580_000_000,
 )
+PROJECTED = {"architectures": ["CLIPTextModelWithProjection"]}
 SD3 = Family(
     pipeline=StableDiffusion3Pipeline,
     denoiser="transformer",
@@ -67,5 +81,10 @@ SD3 = Family(
     predict=predict,
     targets=TARGETS,
     outline=OUTLINE,
+    tunable=Tunable(
+        {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"},
+        encode_tokens,
+        {"text_encoder": CLIP_L | PROJECTED, "text_encoder_2": CLIP_BIGG},
+    ),
     tokens=sd3_tokens,
 )

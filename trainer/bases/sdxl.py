@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from diffusers import StableDiffusionXLPipeline
 
 from trainer.bases.base import Tensor
 from trainer.bases.conditioning import Conditioning
+from trainer.bases.encoders import CLIP_BIGG, CLIP_L, Tunable, two_projected
 from trainer.bases.latent_unet import TARGETS
 from trainer.bases.stock import Family, Outline
 
@@ -21,6 +24,15 @@ def encode_text(pipeline: Any, text: str, device: torch.device) -> Conditioning:
     if not text and pipeline.config.force_zeros_for_empty_prompt:
         return Conditioning(torch.zeros_like(embeds), torch.zeros_like(pooled))
     return Conditioning(embeds, pooled)
+
+
+def encode_tokens(encoders: Mapping[str, Any], text: Conditioning) -> Conditioning:
+    """The same of encoders that learn; what is zeros stays zeros."""
+    assert text.tokens is not None
+    assert text.pooled is not None
+    embeds, (_, second) = two_projected(encoders, text.tokens)
+    said = text.pooled.any(-1, keepdim=True)
+    return replace(text, text=embeds * said[..., None], pooled=second.text_embeds * said)
 
 
 def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
@@ -61,6 +73,7 @@ OUTLINE = Outline(
     words=blank_words,
     encoders=818_000_000,
 )
+TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 # The VAE stays in fp32 whatever the precision (`load_pipeline`): this one's activations overflow fp16.
 SDXL = Family(
     pipeline=StableDiffusionXLPipeline,
@@ -69,6 +82,7 @@ SDXL = Family(
     predict=predict,
     targets=TARGETS,
     outline=OUTLINE,
+    tunable=Tunable(TOKENIZERS, encode_tokens, {"text_encoder": CLIP_L, "text_encoder_2": CLIP_BIGG}),
     channels_last=True,
     options={"add_watermarker": False},
     single_file=True,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+import transformers
 from huggingface_hub import try_to_load_from_cache
+from transformers import CLIPTextConfig
 
 from trainer.bases.base import EMBEDDED, Tensor, family_of
 from trainer.bases.conditioning import Conditioning
@@ -29,6 +31,7 @@ class Sketch:
     Attributes:
         described: where the shapes come from, in words.
         whole: bytes of the denoiser's weights before any of them is quantized.
+        text_encoders: those that learn, by name.
         beside: bytes of the text encoders and the VAE, which are there until the first step.
     """
 
@@ -43,10 +46,13 @@ class Sketch:
     beside: int
     precision: str
     family: Family
+    text_encoders: dict[str, Any] = field(default_factory=dict)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
         """As the base's own; the times are of no meaning."""
-        return answer_of(self.family, self.denoiser, self.precision, noisy, self.schedule.times[timesteps], text)
+        return answer_of(
+            self.family, self.denoiser, self.precision, noisy, self.schedule.times[timesteps], text, self.text_encoders
+        )
 
     def lora_targets(self, kind: str) -> list[str]:
         """As the base's own."""
@@ -58,12 +64,17 @@ class Sketch:
         return torch.zeros(rows, self.family.outline.latent(self.denoiser.config), side, side)
 
     def words(self, rows: int) -> Conditioning:
-        """As many blank texts."""
-        return self.family.outline.words(self.denoiser.config, rows)
+        """As many blank texts, with tokens where text encoders learn."""
+        blank = self.family.outline.words(self.denoiser.config, rows)
+        if not self.text_encoders:
+            return blank
+        longest = max(encoder.config.max_position_embeddings for encoder in self.text_encoders.values())
+        return replace(blank, tokens=torch.zeros(rows, len(self.text_encoders), longest, dtype=torch.long))
 
     def fill(self, device: torch.device) -> None:
         """Give every parameter and buffer a place on the device, in the memory format that the base has there."""
-        for module in self.denoiser.modules():
+        parts = (self.denoiser, *self.text_encoders.values())
+        for module in [module for part in parts for module in part.modules()]:
             if is_quantized(module):
                 blank(module, device)
             for name, old in module._parameters.items():
@@ -88,15 +99,19 @@ def sketch(
     config: str | None = None,
     size_px: int | None = None,
     quantize: str = "none",
+    tune_texts: bool = False,
 ) -> Sketch:
     """Draw a base from its configuration; arguments as of `trainer.bases.base.get_base`. Nothing is brought.
+
+    With `tune_texts` its text encoders learn, as after the method of that name.
 
     Read from the folder, from what the hub's client has kept, or from what is published of the family, in this order.
 
     Raises MissingPartError for a configuration that is no denoiser's.
     """
     family = family_of(name)
-    found, described = _described(family, [place for place in (path or str(EMBEDDED), config) if place], revision)
+    places = [place for place in (path or str(EMBEDDED), config) if place]
+    found, described = _described(family.denoiser, family.outline.config, places, revision)
     try:
         with torch.device("meta"):
             denoiser = getattr(diffusers, str(found["_class_name"])).from_config(dict(found))
@@ -121,18 +136,32 @@ def sketch(
         beside=family.outline.encoders * size + family.outline.autoencoder * 4,
         precision=precision,
         family=family,
+        text_encoders=_encoders(family, places, revision, precision) if tune_texts else {},
     )
 
 
-def _described(family: Family, places: list[str], revision: str | None) -> tuple[Mapping[str, Any], str]:
-    """The denoiser's configuration and where it was found."""
+def _encoders(family: Family, places: list[str], revision: str | None, precision: str) -> dict[str, Any]:
+    """The text encoders that can learn, on the device `meta`."""
+    drawn: dict[str, Any] = {}
+    for name, outline in family.tunable.outlines.items() if family.tunable else ():
+        found, _ = _described(name, outline, places, revision)
+        with torch.device("meta"):
+            encoder = getattr(transformers, found["architectures"][0])(CLIPTextConfig(**found))
+        drawn[name] = encoder.to(held_dtype(family, precision)).requires_grad_(False)
+    return drawn
+
+
+def _described(
+    part: str, outline: Mapping[str, Any], places: list[str], revision: str | None
+) -> tuple[Mapping[str, Any], str]:
+    """A part's configuration and where it was found."""
     for place in places:
-        file: Any = Path(place) / family.denoiser / "config.json"
+        file: Any = Path(place) / part / "config.json"
         if not file.is_file() and not Path(place).exists():
-            file = try_to_load_from_cache(place, f"{family.denoiser}/config.json", revision=revision)
+            file = try_to_load_from_cache(place, f"{part}/config.json", revision=revision)
         if isinstance(file, str | Path) and Path(file).is_file():
             try:
                 return json.loads(Path(file).read_text(encoding="utf-8")), str(file)
             except ValueError as error:
                 raise MissingPartError(f"{file} is no JSON: {error}", "check base.path in the recipe") from None
-    return family.outline.config, "what is published of the family"
+    return outline, "what is published of the family"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import torch
 
 from trainer.bases.base import Tensor, best_device
 from trainer.bases.conditioning import Conditioning, joined_texts
+from trainer.bases.encoders import Tunable, tokens_of
 from trainer.bases.files import Source, load_pipeline
 from trainer.bases.loading import fold, load_adapter, unfold
-from trainer.bases.quantize import is_quantized, quantize
+from trainer.bases.placing import modules_of, place, to_channels_last
+from trainer.bases.quantize import quantize
 from trainer.bases.schedule import schedule_of
 from trainer.bases.tokens import clip_tokens
 from trainer.errors import UsageError
@@ -25,7 +27,6 @@ from trainer.records import RGB
 ADAPTER = "likeness"
 PATCH = 2  # latents a side of one transformer token, and of the coarsest UNet's smallest step
 AT_ONCE_PX = 8 * 512**2  # pixels of the pictures that are made or asked about at once
-SHARE_OF_GPU = 0.5  # of its memory that all parts may fill together
 
 
 def encoded(vae: Any, pixels: Tensor) -> Tensor:
@@ -91,6 +92,7 @@ class Family:
         single_file: whether the class reads checkpoint files in their makers' layout.
         outline: what is published of the model, so that a plan needs no file of it.
         tokens: (pipeline, text) to how many tokens the text has and how many are read.
+        tunable: its text encoders that can learn; None where language models read the texts.
     """
 
     pipeline: Any
@@ -108,6 +110,7 @@ class Family:
     native_px: int | None = None
     single_file: bool = False
     tokens: Callable[[Any, str], tuple[int, int]] = clip_tokens
+    tunable: Tunable | None = None
 
 
 def held_dtype(family: Family, precision: str) -> torch.dtype:
@@ -121,9 +124,20 @@ def computed_dtype(precision: str) -> torch.dtype:
 
 
 def answer_of(
-    family: Family, denoiser: Any, precision: str, noisy: Tensor, times: Tensor, text: Conditioning
+    family: Family,
+    denoiser: Any,
+    precision: str,
+    noisy: Tensor,
+    times: Tensor,
+    text: Conditioning,
+    encoders: Mapping[str, Any],
 ) -> Tensor:
-    """What the denoiser says, float32, of the shape of `noisy`; `times` as it is told them."""
+    """What the denoiser says, float32, of the shape of `noisy`; `times` as it is told them.
+
+    Where there are `encoders` that learn, they read the text's tokens first.
+    """
+    if encoders and family.tunable:
+        text = family.tunable.encode(encoders, text)
     dtype = held_dtype(family, precision)
     with torch.autocast(noisy.device.type, torch.bfloat16, enabled=precision == "bf16"):
         answer = family.predict(denoiser, denoiser.config, noisy.to(dtype), times, text.to(dtype))
@@ -143,16 +157,17 @@ class StockBase:
         if source.single and not family.single_file:
             raise UsageError(f"base {name} is not read from a single file", "set base.path to a diffusers folder")
         self._plain: list[tuple[torch.nn.Module, torch.Tensor]] = []
+        self.text_encoders: Mapping[str, torch.nn.Module] = {}
         self._pipeline = load_pipeline(family.pipeline, source, self._dtype, **family.options)
         self._pipeline.set_progress_bar_config(disable=True)
-        for part in _modules(self._pipeline).values():
+        for part in modules_of(self._pipeline).values():
             part.requires_grad_(False).eval()
         self.component = family.denoiser
         self.denoiser: torch.nn.Module = getattr(self._pipeline, family.denoiser)
         if quantized != "none":
             quantize(self.denoiser, quantized, computed_dtype(precision), self._device)
         if family.channels_last:
-            _to_channels_last(self.denoiser)
+            to_channels_last(self.denoiser)
         self._config = self.denoiser.config
         self.size_px = size_px or family.native_px or _native_px(self._pipeline, self._config)
         step_px = PATCH * self._pipeline.vae_scale_factor
@@ -161,7 +176,7 @@ class StockBase:
         self.at_once = max(1, min(8, AT_ONCE_PX // self.size_px**2))
         self.schedule = schedule_of(self._pipeline.scheduler, (self.size_px // step_px) ** 2)
         self.prompt_set = family.prompt_set
-        _place(self._pipeline, self._device)
+        place(self._pipeline, self._device)
 
     @cached_property
     def sha256(self) -> str:
@@ -182,7 +197,19 @@ class StockBase:
     def encode_texts(self, texts: Sequence[str]) -> Conditioning:
         """One row a text, in the number format of the text encoders."""
         rows = [self._family.encode_text(self._pipeline, text, self._device) for text in texts]
-        return joined_texts(rows).to(torch.device("cpu"))
+        whole = joined_texts(rows).to(torch.device("cpu"))
+        if not self.text_encoders or not self._family.tunable:
+            return whole
+        return replace(whole, tokens=tokens_of(self._family.tunable, self._pipeline, texts))
+
+    def tune_texts(self) -> None:
+        """Let the CLIP text encoders learn: `encode_texts` keeps tokens, and `predict` reads those anew."""
+        if self._family.tunable is None:
+            raise UsageError(
+                f"base {self.name} reads texts with a language model, which is not tuned",
+                "set fit.text_encoder_rate to null",
+            )
+        self.text_encoders = {name: getattr(self._pipeline, name) for name in self._family.tunable.tokenizers}
 
     def count_tokens(self, text: str) -> tuple[int, int]:
         """Tokens of the text, and how many of them are read."""
@@ -191,20 +218,21 @@ class StockBase:
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
         """The denoiser's output, float32, of the shape of `noisy`."""
         times = self.schedule.times.to(timesteps.device)[timesteps]
-        return answer_of(self._family, self.denoiser, self._precision, noisy, times, text)
+        return answer_of(self._family, self.denoiser, self._precision, noisy, times, text, self.text_encoders)
 
     def lora_targets(self, kind: str) -> list[str]:
         """Attention projections; with `attention+conv` also feed-forward layers and the convolutions of UNets."""
         return self._family.targets[kind]
 
     def release(self) -> None:
-        """Free everything but the denoiser; from now on only `predict` works."""
+        """Free everything but the denoiser and what learns; from now on only `predict` works."""
         self._pipeline.remove_all_hooks()
         self._pipeline = None
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        self.denoiser.to(self._device)
+        for part in (self.denoiser, *self.text_encoders.values()):
+            part.to(self._device)
 
     def use_adapter(self, file: Path | None, folded: bool = False) -> None:
         """Load an adapter through diffusers' own loader, as any user would, or drop the one in use."""
@@ -248,30 +276,6 @@ class StockBase:
         return StockBase(self.name, self._family, self._source, self._precision, self._asked_px, self._quantized)
 
 
-def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
-    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-
-
-def _to_channels_last(denoiser: torch.nn.Module) -> None:
-    """Copy every weight, convolutions in that format: one left in the mapped file keeps all of it in memory."""
-    for module in denoiser.modules():
-        for name, weight in module._parameters.items():
-            if weight is not None and not (is_quantized(module) and name == "weight"):  # already a copy, with scales
-                format_of = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
-                weight.data = weight.data.clone(memory_format=format_of)
-
-
 def _native_px(pipeline: Any, config: Any) -> int:
     side = getattr(pipeline, "default_sample_size", None) or config.sample_size
     return int(side * pipeline.vae_scale_factor)
-
-
-def _place(pipeline: Any, device: torch.device) -> None:
-    """Put the parts on the device; where they would fill a GPU, each only while it works."""
-    if device.type == "cuda":
-        parts = _modules(pipeline).values()
-        held = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
-        if held > SHARE_OF_GPU * torch.cuda.get_device_properties(device).total_memory:
-            pipeline.enable_model_cpu_offload(device=device)
-            return
-    pipeline.to(device)

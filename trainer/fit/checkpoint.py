@@ -31,7 +31,7 @@ class Trained:
     """All that changes while fitting.
 
     Attributes:
-        weights: the adapter's parameters by their names in the denoiser.
+        weights: the adapter's parameters by name, as `adapted.adapt` gives them.
         averages: their moving averages by the same names; empty where none are kept.
         optimizer: it moves `weights`.
     """

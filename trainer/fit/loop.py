@@ -17,11 +17,11 @@ from accelerate import Accelerator
 from trainer.bases.base import Base
 from trainer.console import Console
 from trainer.errors import DivergedError
+from trainer.fit.adapted import adapter_tensors
 from trainer.fit.average import averaged, move_averages
 from trainer.fit.batches import batch_of, rows_of
 from trainer.fit.cache import Cache
 from trainer.fit.checkpoint import METRICS, Trained, save_checkpoint, save_state
-from trainer.fit.lora import lora_tensors
 from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
 from trainer.fit.optimizer import rate_at, set_rate
 from trainer.fit.patience import Patience
@@ -43,7 +43,7 @@ class Loop:
 
     Attributes:
         names: file names of the cached samples, for error messages.
-        start: see `lora.lora_start`.
+        start: see `adapted.adapter_start`.
         patience: of the first process; None where every step is made.
     """
 
@@ -107,7 +107,7 @@ class Loop:
     def _checkpoint(self, step: int) -> None:
         if self.accelerator.is_main_process:
             with averaged(self.trained.weights, self.trained.averages):
-                save_checkpoint(self.folder, step, lora_tensors(self.base.denoiser, self.start, self.base.component))
+                save_checkpoint(self.folder, step, adapter_tensors(self.base, self.start))
 
     def _is_over(self, step: int) -> bool:
         """Whether the checkpoint just saved is one too many without progress; all processes hear it from the first."""

@@ -12,6 +12,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 
 from trainer.errors import RecipeError
+from trainer.layouts.layers import canonical
+from trainer.layouts.lengths import lengths_name
 
 Tensor = torch.Tensor
 NAME = "default"
@@ -88,11 +90,12 @@ def lora_tensors(
 
     Args:
         start: what `lora_start` gave; empty or None for an adapter that started from zero.
-        component: `unet` or `transformer`, as the names begin.
+        component: `unet`, `transformer` or a text encoder's name, as the names begin.
     """
     found: dict[str, Tensor] = {}
     for name, layer in lora_layers(denoiser).items():
-        down, up = f"{component}.{name}.lora_A.weight", f"{component}.{name}.lora_B.weight"
+        stem = canonical(f"{component}.{name}")
+        down, up = f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
         found[down] = layer.lora_A[NAME].weight.detach().cpu().clone()
         found[up] = (layer.lora_B[NAME].weight * layer.scaling[NAME]).detach().cpu().clone()
         if start:
@@ -100,7 +103,7 @@ def lora_tensors(
             found[up] = torch.cat([found[up], -start[up]], 1)
         if NAME in layer.lora_magnitude_vector:
             magnitude = layer.lora_magnitude_vector[NAME].weight
-            found[f"{component}.{name}.lora_magnitude_vector"] = magnitude.detach().cpu().clone()
+            found[lengths_name(stem)] = magnitude.detach().cpu().clone()
     return found
 
 

@@ -17,11 +17,17 @@ from trainer.errors import MissingPartError
 
 Tensor = torch.Tensor
 Optimizer = torch.optim.Optimizer
+TEXT = "text_encoder"  # how their parameters' names begin
 RATE_SHARE = "rate_share"  # of a parameter group: its learning rate as a multiple of the schedule's
 
 
 def build_optimizer(
-    kind: str, parameters: Mapping[str, Tensor], learning_rate: float, weight_decay: float, plus_ratio: float | None
+    kind: str,
+    parameters: Mapping[str, Tensor],
+    learning_rate: float,
+    weight_decay: float,
+    plus_ratio: float | None,
+    text_rate: float | None = None,
 ) -> Optimizer:
     """The optimizer of the recipe over named parameters.
 
@@ -29,10 +35,11 @@ def build_optimizer(
         kind: `adamw` (arXiv 1711.05101), `adamw8bit` (arXiv 2110.02861), `prodigy` (arXiv 2306.06101), `lion`
             (arXiv 2302.06675) or `adafactor` (arXiv 1804.04235).
         plus_ratio: LoRA+ (arXiv 2402.12354): the rate of every B over that of A; None: the same rate.
+        text_rate: the rate of parameters of text encoders over that of the others; None: there are none.
 
     Raises MissingPartError where its package is not installed.
     """
-    groups = _groups(parameters, plus_ratio)
+    groups = _groups(parameters, plus_ratio or 1.0, text_rate or 1.0)
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
     if kind == "adafactor":
@@ -58,7 +65,7 @@ def build_optimizer(
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every group this learning rate, times its LoRA+ ratio."""
+    """Give every group this learning rate, times its share."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get(RATE_SHARE, 1.0)
 
@@ -119,14 +126,13 @@ def _places(optimizer: Optimizer) -> list[tuple[str, Tensor]]:
     ]
 
 
-def _groups(parameters: Mapping[str, Tensor], plus_ratio: float | None) -> list[dict[str, Any]]:
-    if plus_ratio is None:
-        return [{"params": list(parameters.values())}]
-    ups = {name for name in parameters if ".lora_B." in name}
-    return [
-        {"params": [tensor for name, tensor in parameters.items() if name not in ups]},
-        {"params": [tensor for name, tensor in parameters.items() if name in ups], RATE_SHARE: plus_ratio},
-    ]
+def _groups(parameters: Mapping[str, Tensor], plus_ratio: float, text_rate: float) -> list[dict[str, Any]]:
+    """One group for each learning rate, in the order in which the parameters come to them."""
+    by_share: dict[float, list[Tensor]] = {}
+    for name, tensor in parameters.items():
+        share = (plus_ratio if ".lora_B." in name else 1.0) * (text_rate if name.startswith(TEXT) else 1.0)
+        by_share.setdefault(share, []).append(tensor)
+    return [{"params": tensors} | ({RATE_SHARE: share} if share != 1 else {}) for share, tensors in by_share.items()]
 
 
 def _library(module: str, extra: str) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from trainer.bases.placing import SHARE_OF_GPU
 from trainer.bases.quantize import narrower
 from trainer.bases.sketch import sketch
-from trainer.bases.stock import SHARE_OF_GPU
 from trainer.errors import UsageError
 from trainer.fit.settings import Settings
 from trainer.fit.tally import tally
@@ -32,7 +32,7 @@ class Estimate:
     Attributes:
         process: what the interpreter and the libraries hold in main memory; 0 for a GPU.
         loading: the text encoders and the VAE beside the denoiser, before the first step.
-        frozen: the denoiser's own weights.
+        frozen: the own weights of the denoiser and of text encoders that learn.
         adapter: its weights and what the optimizer remembers of them.
         step: gradients, and what is kept and computed on the way, at its most.
     """
@@ -129,7 +129,7 @@ def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch
         base: arguments of `trainer.bases.base.get_base`, precision left out.
         precision: `fp32` or `bf16`.
     """
-    drawn = sketch(**base, precision=precision)
+    drawn = sketch(**base, precision=precision, tune_texts=s.text_encoder_rate is not None)
     counted = tally(drawn, s, device)
     loading = counted.frozen + drawn.beside
     if device.type == "cpu" and (drawn.family.channels_last or counted.frozen < drawn.whole):

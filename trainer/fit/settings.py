@@ -44,5 +44,6 @@ class Settings:
     ema_decay: float | None = None
     weighting: str = "uniform"
     gradient_checkpointing: bool = False
+    text_encoder_rate: float | None = None
     stop_after: int | None = None
     trackers: Sequence[str] = ()

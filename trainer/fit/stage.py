@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import torch
 
 from trainer.bases.base import Base
 from trainer.console import Console
+from trainer.fit.adapted import adapt, adapter_start, parts_of, recompute
 from trainer.fit.average import start_averages
 from trainer.fit.cache import Cache, build_cache, class_caption, read_samples, wordings_of
 from trainer.fit.checkpoint import METRICS, Trained, load_state, remove_states, truncate_lines
 from trainer.fit.loop import Loop
-from trainer.fit.lora import Shape, add_lora, lora_start
 from trainer.fit.optimizer import build_optimizer
 from trainer.fit.patience import Check, Patience
 from trainer.fit.prior import BATCH, Prior, build_prior
@@ -38,6 +37,8 @@ def fit(
     Started by `accelerate launch` in several processes, each takes its part of every batch; the first one writes.
     """
     accelerator = accelerator_with(settings.trackers, folder.parent)
+    if settings.text_encoder_rate is not None:
+        base.tune_texts()
     found = read_samples(samples)
     reading = check_reading(found, base, settings.trigger, settings.mirror, console)
     rng = np.random.default_rng((settings.seed, 5))
@@ -57,7 +58,8 @@ def fit(
     start_trackers(accelerator, settings.trackers, step, console)
     names = [sample.path.name for sample in found]
     loop = Loop(base, cache, names, prior, settings, folder, accelerator, trained, start, patience)
-    base.denoiser.train()
+    for part in parts_of(base).values():
+        part.train()
     steps, seconds = loop.run(step, spent_s, console)
     with saying_lost():
         accelerator.wait_for_everyone()
@@ -85,22 +87,16 @@ def _patience(s: Settings, check: Check | None, folder: Path, step: int) -> Pati
 
 
 def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]:
-    """Put the adapter on the base: what the loop will move, and `lora.lora_start`."""
-    targets = base.lora_targets(s.targets) if isinstance(s.targets, str) else s.targets
-    weights = add_lora(base.denoiser, shape_of(s, targets), s.seed)
-    start = lora_start(base.denoiser, s.init, base.component)
+    """Put the adapter on the base: what the loop will move, and `adapted.adapter_start`."""
+    weights = adapt(base, s)
+    start = adapter_start(base, s.init)
     if s.warm_start is not None:
-        warm_start(base.denoiser, Path(s.warm_start))
+        warm_start(parts_of(base), Path(s.warm_start))
     if s.gradient_checkpointing:
-        denoiser: Any = base.denoiser
-        denoiser.enable_gradient_checkpointing()
-    optimizer = build_optimizer(s.optimizer, weights, s.learning_rate, s.weight_decay, s.lora_plus_ratio)
+        recompute(base)
+    rates = s.learning_rate, s.weight_decay, s.lora_plus_ratio, s.text_encoder_rate
+    optimizer = build_optimizer(s.optimizer, weights, *rates)
     return Trained(weights, start_averages(weights, s.ema_decay), optimizer), start
-
-
-def shape_of(s: Settings, targets: Sequence[str]) -> Shape:
-    """The adapter that the settings ask for, on these layers."""
-    return Shape(s.rank, s.alpha, targets, s.adapter, s.init, s.dropout, s.rank_pattern)
 
 
 def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, console: Console) -> Prior | None:

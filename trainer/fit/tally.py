@@ -20,10 +20,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.quantize import scales_of
 from trainer.bases.sketch import Sketch
-from trainer.fit.lora import add_lora
+from trainer.fit.adapted import adapt, parts_of, recompute
 from trainer.fit.objective import Examples, diffusion_loss
 from trainer.fit.settings import Settings
-from trainer.fit.stage import shape_of
 
 Tensor = torch.Tensor
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16, "lion": 4, "adafactor": 0}  # a parameter
@@ -45,7 +44,7 @@ class Tally:
     """What one part of a step needs; bytes, and floating point operations.
 
     Attributes:
-        frozen: the denoiser's own weights.
+        frozen: the own weights of the denoiser and of text encoders that learn.
         adapter: the adapter's weights, what the optimizer remembers of them, and their averages.
         step: gradients, what is kept for the backward pass, and what comes and goes, at its most.
         flops: of the forward and the backward pass.
@@ -117,20 +116,22 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
     The library's own kernels are asked for their shapes under FakeTensorMode; nothing is computed. The sketch is used
     up: it carries the adapter afterwards. Raises RecipeError for an adapter that the base cannot carry.
     """
-    targets = base.lora_targets(s.targets) if isinstance(s.targets, str) else s.targets
     # Other starts need the weights' values, and no more memory while fitting.
-    add_lora(base.denoiser, shape_of(replace(s, init="gaussian"), targets), s.seed)
+    adapt(base, replace(s, init="gaussian"))
     if s.gradient_checkpointing:
         # Generators have no state to keep among tensors without data.
         again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-        base.denoiser.enable_gradient_checkpointing(again)
-    base.denoiser.train()
+        recompute(base, again)
+    parts = parts_of(base).values()
+    for part in parts:
+        part.train()
     live, text = _Live(device.type == "cpu"), base.words(s.batch_size + s.prior_batch)
     with FakeTensorMode(allow_non_fake_inputs=True):
         base.fill(device)
-        own = list(base.denoiser.parameters())
+        own = [weight for part in parts for weight in part.parameters()]
         trained = [weight for weight in own if weight.requires_grad]
-        for tensor in [*own, *base.denoiser.buffers(), *scales_of(base.denoiser)]:
+        held = [*own, *(buffer for part in parts for buffer in part.buffers()), *scales_of(base.denoiser)]
+        for tensor in held:
             live.known(tensor)
         given = _examples(base, text, device)
         counter = flop_counter.FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
@@ -139,7 +140,6 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
             loss.backward()
     adapted = sum(weight.numel() for weight in trained)
     each = 4 + OPTIMIZER_BYTES[s.optimizer] + (4 if s.ema_decay is not None else 0)
-    held = [*own, *base.denoiser.buffers(), *scales_of(base.denoiser)]
     frozen = sum(_bytes(tensor) for tensor in held) - 4 * adapted
     return Tally(frozen, each * adapted, live.peak, counter.get_total_flops())
 
@@ -148,8 +148,7 @@ def _examples(base: Sketch, text: Conditioning, device: torch.device) -> Example
     """Blank rows on the device; the lengths of the texts stay real, for a denoiser may ask for them."""
     rows = len(text)
     latents = base.latents(rows).to(device)
-    pooled = None if text.pooled is None else text.pooled.to(device)
-    said = Conditioning(text.text.to(device), pooled, text.lengths)
+    said = replace(text.to(device), lengths=text.lengths)
     return Examples(latents, torch.zeros(rows, dtype=torch.long, device=device), said, latents, latents[:, :1])
 
 

@@ -11,9 +11,12 @@ import torch
 from trainer.adapter import read_adapter
 from trainer.errors import RecipeError
 from trainer.fit.lora import NAME, lora_layers
+from trainer.layouts.layers import canonical
 
 Tensor = torch.Tensor
 PREFIXES = ("base_model.model.", "unet.", "transformer.", "lora_unet_", "lora_transformer_")
+# kohya's names of text encoders, and diffusers'.
+ENCODERS = {"lora_te_": "text_encoder.", "lora_te1_": "text_encoder.", "lora_te2_": "text_encoder_2."}
 # The endings of PEFT's, diffusers' and kohya's names, and what they are.
 ENDINGS = {
     ".lora_A.weight": "down", ".lora_down.weight": "down", ".lora_B.weight": "up", ".lora_up.weight": "up",
@@ -22,8 +25,8 @@ ENDINGS = {
 }  # fmt: skip
 
 
-def warm_start(denoiser: torch.nn.Module, path: Path) -> None:
-    """Put the file's update into the adapter on the denoiser; layers that it lacks stay as they are.
+def warm_start(adapted: Mapping[str, torch.nn.Module], path: Path) -> None:
+    """Put the file's update into the adapter on these parts of a base; layers that it lacks stay as they are.
 
     A file of a smaller rank fills the first rows of A and columns of B; B is zero in the others.
 
@@ -32,7 +35,11 @@ def warm_start(denoiser: torch.nn.Module, path: Path) -> None:
         RecipeError: it does not fit the adapter that the recipe asks for; every problem at once.
     """
     tensors, _ = read_adapter(path)
-    layers = {name.replace(".", "_"): layer for name, layer in lora_layers(denoiser).items()}
+    layers = {
+        _stem(f"{component}.{name}"): layer
+        for component, part in adapted.items()
+        for name, layer in lora_layers(part).items()
+    }
     parts: dict[str, dict[str, Tensor]] = {}
     strangers = []
     for key, tensor in tensors.items():
@@ -43,7 +50,8 @@ def warm_start(denoiser: torch.nn.Module, path: Path) -> None:
             strangers.append(key)
     problems = [f"{stem}: {why}" for stem, part in parts.items() for why in _problems(layers[stem], part)]
     if strangers:
-        problems.append(f"{len(strangers)} tensors belong to no adapted layer (fit.targets), such as {strangers[0]}")
+        keys = "fit.targets, fit.text_encoder_rate"
+        problems.append(f"{len(strangers)} tensors belong to no adapted layer ({keys}), such as {strangers[0]}")
     if problems or not parts:
         said = problems[:5] or ["it holds no LoRA"]
         raise RecipeError([f"fit.warm_start: {path.name}: {problem}" for problem in said])
@@ -54,10 +62,16 @@ def warm_start(denoiser: torch.nn.Module, path: Path) -> None:
 def _parsed(key: str) -> tuple[str, str | None]:
     """Module name, dots as underscores, and what the tensor is of it (None: nothing known)."""
     ending = next((ending for ending in ENDINGS if key.endswith(ending)), None)
-    stem = key.removesuffix(ending or "")
+    return _stem(key.removesuffix(ending or "")), ENDINGS.get(ending or "")
+
+
+def _stem(name: str) -> str:
+    """A layer's name below the denoiser, or with its text encoder's before it, dots as underscores."""
     for prefix in PREFIXES:
-        stem = stem.removeprefix(prefix)
-    return stem.replace(".", "_"), ENDINGS.get(ending or "")
+        name = name.removeprefix(prefix)
+    for prefix, component in ENCODERS.items():
+        name = component + name.removeprefix(prefix) if name.startswith(prefix) else name
+    return canonical(name).replace(".", "_")
 
 
 def _problems(layer: Any, part: Mapping[str, Tensor]) -> list[str]:
