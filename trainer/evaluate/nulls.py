@@ -14,6 +14,7 @@ NOT_MEASURED = "not measured"
 REASONS = (
     ("identity.style_mean", "no prompt of the set asks for a style"),
     ("identity.of_ceiling", NOT_TOLD_APART),
+    ("leak.sexes", "nothing that is shipped tells men from women for this judge"),
     ("copying.any_excess", "all photos are one shot: nothing shows how near two shots are"),
     ("copying.", NOT_KNOWN),
     ("cost.", NOT_KNOWN),

@@ -27,13 +27,14 @@ from trainer.evaluate.scorecard import Reals, reals_of
 from trainer.evaluate.sealed import sealed_among
 from trainer.evaluate.select import Candidate, choose
 from trainer.evaluate.settings import Eyes, Photos, Settings
+from trainer.evaluate.sexes import line_of, sex_prompts
 from trainer.evaluate.verdict import advice, verdict
 from trainer.faces.base import Embedder
 from trainer.records import Checkpoint, Floats, Prompt
 from trainer.run import sha256_of, write_json
 
 __all__ = ["VERSION", "Evaluator", "Eyes", "Photos", "Settings", "evaluate"]
-VERSION = 5
+VERSION = 6
 
 
 class Evaluator:
@@ -87,7 +88,7 @@ class Evaluator:
         return {
             "identity": scorecard.identity(adapter, galleries["base"], reals, s.false_accept_rate, s.bootstrap),
             "copying": scorecard.copying(adapter, reals),
-            "leak": scorecard.leak(galleries, self._beside(chosen, photos), photos),
+            "leak": scorecard.leak(galleries, self._beside(chosen, photos), photos, self._sex_line),
             "sensitivity": {"paraphrase_std": float(galleries["paraphrase"].cosines(photos).mean((1, 2)).std())},
             "by_prompt": scorecard.by_prompt(adapter, photos, scores, s.bootstrap),
             "by_pose": scorecard.by_pose(adapter, photos),
@@ -99,6 +100,10 @@ class Evaluator:
         if shipped is not None or not self.photos.split.report:
             return shipped
         return people_made_up(galleries, self.settings.judge_engine)
+
+    @cached_property
+    def _sex_line(self) -> Floats | None:
+        return line_of(self.settings.judge_engine)
 
     @cached_property
     def _select_reals(self) -> Reals:
@@ -143,10 +148,15 @@ class Evaluator:
             galleries["leak"] = self._gallery(leaks, "leak", "without the trigger", judge, self.seeds)
             others = paraphrases(self.who)
             galleries["paraphrase"] = self._gallery(others, "paraphrase", "in other words", judge, self.seeds)
+        told = sealed and self._sex_line is not None
+        if told:
+            galleries["sexes"] = self._gallery(sex_prompts(), "sexes", "men and women", judge, self.seeds)
         self.base.use_adapter(None)
         galleries["base"] = self._base_gallery(prompts, "base", "base alone")
         if sealed:
             galleries["base_leak"] = self._base_gallery(leaks, "base_leak", "base, no trigger")
+        if told:
+            galleries["base_sexes"] = self._base_gallery(sex_prompts(), "base_sexes", "base, men and women")
         return galleries
 
     def _gallery(self, prompts: Sequence[Prompt], tag: str, label: str, embedder: Embedder, seeds: range) -> Gallery:
