@@ -31,8 +31,9 @@ help:  ## this list
 train: .venv/runtime  ## photos to a scored adapter: make train SUBJECT=alice [RECIPE=portrait-tiny] [PROCESSES=2] [ARGS='--photos DIR']
 	@$(BIN)/$(if $(filter-out 1,$(PROCESSES)),$(LAUNCH),trainer) train $(SUBJECT) --recipe $(RECIPE) $(ARGS)
 
+# A worker a core, each with one thread: two that both want all cores wait for each other ten times longer.
 test: .venv/dev  ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 fuzz: .venv/dev  ## mutated files of every kind that is read: some minutes
 	$(BIN)/python -m pytest tests/fuzz -m fuzz

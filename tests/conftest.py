@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import settings
 from PIL import Image
 from typer.testing import CliRunner
 
+from trainer.console import Console, Tick
 from trainer.faces.align import portrait_square
 from trainer.faces.base import Detector
 from trainer.pictures import open_picture
@@ -103,6 +105,26 @@ def write_samples(folder: Path) -> Path:
         rows.append({"file_name": f"images/{index}.png", "text": text, "face_box": [0, 0, 0.25, 1]})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def interrupted_at(step: int | None) -> Console:
+    """A quiet console that is interrupted when that many steps of the fit are made."""
+    console = Console(quiet=True)
+
+    @contextmanager
+    def progress(label: str, total: int) -> Iterator[Tick]:
+        made = 0
+
+        def tick(done: int = 1, note: str = "") -> None:
+            nonlocal made
+            made += done
+            if label == "fitting" and done and made == step:
+                raise KeyboardInterrupt
+
+        yield tick
+
+    console.progress = progress  # type: ignore[method-assign]
+    return console
 
 
 @pytest.fixture

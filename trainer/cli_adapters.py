@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from trainer.cli_run import carry_out
 from trainer.console import Console
 from trainer.errors import UsageError
 
-Work = Callable[[Console], dict[str, Any]]
-Run = Callable[[str, bool, Work], None]
 File = Annotated[Path, typer.Argument(help="An adapter file, made by any tool.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.")]
 
 
-def add_adapter_commands(app: typer.Typer, run: Run) -> None:
-    """Put them on the app; `run` calls the work and leaves with its exit code."""
+def add_adapter_commands(app: typer.Typer) -> None:
+    """Put them on the app."""
 
     @app.command()
     def inspect(adapter: File, json: Json = False) -> None:
@@ -34,7 +32,7 @@ def add_adapter_commands(app: typer.Typer, run: Run) -> None:
             show_adapter(said, console)
             return said
 
-        run("inspect", json, work)
+        carry_out("inspect", json, work)
 
     @app.command()
     def convert(
@@ -61,7 +59,7 @@ def add_adapter_commands(app: typer.Typer, run: Run) -> None:
             show_converted(said, console)
             return said
 
-        run("convert", json, work)
+        carry_out("convert", json, work)
 
     @app.command()
     def merge(
@@ -81,7 +79,7 @@ def add_adapter_commands(app: typer.Typer, run: Run) -> None:
             show_merged(said, console)
             return said
 
-        run("merge", json, work)
+        carry_out("merge", json, work)
 
     @app.command()
     def push(
@@ -106,4 +104,4 @@ def add_adapter_commands(app: typer.Typer, run: Run) -> None:
             console.result(address)
             return {"repo": repo, "files": files, "commit": address}
 
-        run("push", json, work)
+        carry_out("push", json, work)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trainer.cli_run import carry_out
 from trainer.console import Console
 from trainer.errors import MissingPartError
 
 if TYPE_CHECKING:
     from trainer.fit.plan import Planned
 
-Work = Callable[[Console], dict[str, Any]]
-Run = Callable[[str, bool, Work], None]
 HEADER = ("rung", "loading", "weights", "adapter", "step", "peak", "s a step", "fits")
 
 
-def add_plan_command(app: typer.Typer, run: Run) -> None:
-    """Put it on the app; `run` calls the work and leaves with its exit code."""
+def add_plan_command(app: typer.Typer) -> None:
+    """Put it on the app."""
 
     @app.command()
     def plan(
@@ -34,7 +33,7 @@ def add_plan_command(app: typer.Typer, run: Run) -> None:
         json: Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.")] = False,
     ) -> None:
         """Predict the memory and time of a fit, and choose what makes it fit; nothing is brought."""
-        run("plan", json, lambda console: _planned(recipe, memory, overrides or [], console))
+        carry_out("plan", json, lambda console: _planned(recipe, memory, overrides or [], console))
 
 
 def _planned(name: str, memory: str | None, overrides: Sequence[str], console: Console) -> dict[str, Any]:

@@ -219,9 +219,12 @@ class FitSection(Section):
     prior_batch: Annotated[int, Field(ge=0, le=256)] = 4
     """Rows added to each step that hold the adapter to the base's own answers where the trigger is absent. 0: none."""
     prior_rows: Annotated[int, Field(ge=1, le=100_000)] = 384
-    """Answers of the base to draw those rows from, computed once before the first step."""
+    """Answers of the base to draw those rows from, computed once before the first step; never more than are drawn."""
     prior_pictures: Annotated[int, Field(ge=0, le=10_000)] = 24
-    """Pictures of other people of the class, made by the base, that half of the answers are about. 0: none."""
+    """Pictures of other people of the class, made by the base, that half of the answers are about. 0: none.
+
+    As large a part of them is made as of `prior_rows`.
+    """
     noise_levels: Literal["uniform", "logit-normal"] = "uniform"
     """How often each noise level is trained. logit-normal: mostly those in the middle (arXiv 2403.03206, eq. 19)."""
     mirror: bool = True

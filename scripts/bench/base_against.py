@@ -12,7 +12,8 @@ from base_faces import embedded, words_in
 from base_real import Real
 from base_samples import Asked
 from check_autoencoder import kept, published_autoencoder, restored
-from distances import nearness, one_a_person, two_sided
+from distances import nearness, one_a_person
+from train_probe import two_sided
 
 from trainer.records import RGB
 from trainer.weights import cache_folder

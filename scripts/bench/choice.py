@@ -4,7 +4,8 @@
 
 Each run is scored as its lock says and once more with `evaluate.choose=last`; its photos and its fit are reused, in
 hard links below `--work`, so the runs themselves stay as they are. Photos are in `--subjects`/NAME, else in
-subjects/NAME/photos. Each difference has the 95% interval of `trainer compare`, their mean one over the runs.
+subjects/NAME/photos. The choice weighs likeness and prompt, so both are compared, and their product, by the judge on
+the report photos. Each likeness has the 95% interval of `trainer compare`, the means have one over the runs.
 """
 
 from __future__ import annotations
@@ -31,12 +32,20 @@ ROUNDS = 10_000
 
 @dataclass(frozen=True)
 class Choice:
-    """One run's two checkpoints and what lies between them."""
+    """One run's two checkpoints and what lies between them.
+
+    Attributes:
+        gain: of the likeness, as a share of the ceiling.
+        prompt: of the share of what was asked for that is shown.
+        both: of their product.
+    """
 
     name: str
     chosen: int
     last: int
     gain: Difference
+    prompt: float
+    both: float
 
 
 def main() -> None:
@@ -49,10 +58,14 @@ def main() -> None:
     for run in args.runs:
         found.append(choice(run.resolve(), args.subjects, args.work))
         print(row(found[-1]), flush=True)
-    gains = np.array([one.gain.of_ceiling for one in found])
-    low, high = interval95(np.random.default_rng(0).choice(gains, (ROUNDS, len(gains))).mean(1))
+    columns = {
+        "likeness": [one.gain.of_ceiling for one in found],
+        "prompt": [one.prompt for one in found],
+        "both": [one.both for one in found],
+    }
     same = sum(one.chosen == one.last for one in found)
-    print(f"mean of {len(gains)}: {gains.mean():+.3f} (95% {low:+.3f} to {high:+.3f}); {same} chose the last one")
+    means = ", ".join(mean_of(name, gains) for name, gains in columns.items())
+    print(f"mean of {len(found)}: {means}; {same} chose the last one")
 
 
 def choice(run: Path, subjects: Path | None, work: Path) -> Choice:
@@ -62,9 +75,24 @@ def choice(run: Path, subjects: Path | None, work: Path) -> Choice:
     if not copy.is_dir():
         shutil.copytree(run, copy, copy_function=os.link, ignore=shutil.ignore_patterns(".*", "events.jsonl"))
     photos = None if subjects is None else subjects / name
+    best, chosen = scored(name, recipe, photos, work)
+    if card_of(best)["checkpoints"][-1]["selected"]:
+        return Choice(name, chosen, chosen, difference(*[read_scored(best)] * 2), 0.0, 0.0)
     last_recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"choose": "last"})})
-    (best, chosen), (last, step) = (scored(name, one, photos, work) for one in (recipe, last_recipe))
-    return Choice(name, chosen, step, difference(read_scored(last), read_scored(best)))
+    last, step = scored(name, last_recipe, photos, work)
+    (there, shown), (here, said) = (likeness_and_prompt(card_of(run)) for run in (best, last))
+    gain = difference(read_scored(last), read_scored(best))
+    return Choice(name, chosen, step, gain, shown - said, there * shown - here * said)
+
+
+def card_of(run: Path) -> dict:
+    return json.loads((run / "3_evaluate/scorecard.json").read_text())
+
+
+def likeness_and_prompt(card: dict) -> tuple[float, float]:
+    """`of_ceiling`, none below 0, and the share of the asked words shown; 1 where none can be measured."""
+    prompt = card["prompt"]["adapter"]
+    return max(0.0, card["identity"]["of_ceiling"]), 1.0 if prompt is None else prompt
 
 
 def scored(name: str, recipe: Recipe, photos: Path | None, work: Path) -> tuple[Path, int]:
@@ -79,7 +107,17 @@ def scored(name: str, recipe: Recipe, photos: Path | None, work: Path) -> tuple[
 
 def row(one: Choice) -> str:
     low, high = one.gain.ci95
-    return f"{one.name}: step {one.chosen} over step {one.last}: {one.gain.of_ceiling:+.3f} ({low:+.3f} to {high:+.3f})"
+    return (
+        f"{one.name}: step {one.chosen} over step {one.last}: likeness {one.gain.of_ceiling:+.3f} "
+        f"({low:+.3f} to {high:+.3f}), prompt {one.prompt:+.3f}, both {one.both:+.3f}"
+    )
+
+
+def mean_of(name: str, gains: list[float]) -> str:
+    """The mean over the runs with its 95% bootstrap interval."""
+    drawn = np.random.default_rng(0).choice(np.array(gains), (ROUNDS, len(gains)))
+    low, high = interval95(drawn.mean(1))
+    return f"{name} {np.mean(gains):+.3f} (95% {low:+.3f} to {high:+.3f})"
 
 
 if __name__ == "__main__":

@@ -124,17 +124,6 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def two_sided(vectors: Floats, labels: npt.NDArray[np.bool_]) -> Floats:
-    """(d + 1,) weights of a line between two classes: least squares on 1 and -1, both classes of equal weight.
-
-    A row's score is `vector @ weights[:-1] + weights[-1]`, above 0 where `labels` would be true.
-    """
-    rows = np.column_stack([vectors, np.ones(len(vectors))]).astype(np.float64)
-    weight = np.sqrt(np.where(labels, 0.5 / max(labels.sum(), 1), 0.5 / max((~labels).sum(), 1)))[:, None]
-    weights: Floats = np.linalg.lstsq(rows * weight, np.where(labels, 1.0, -1.0) * weight[:, 0], rcond=1e-6)[0]
-    return weights
-
-
 def _centred(rows: Floats) -> Floats:
     """Rows whose product with themselves is their covariance."""
     centred: Floats = (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)

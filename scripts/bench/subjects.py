@@ -125,19 +125,19 @@ def mean_cells(cards: list[dict]) -> list[str]:
 
 
 def gate_agreement(cards: list[dict]) -> str:
-    """How alike judge and gate rank the adapters, each by its own `of_ceiling`, so that nobody's face counts."""
-    pairs = [
-        (card["identity"]["of_ceiling"], line["of_ceiling_select"])
-        for card in cards
-        for line in card["checkpoints"]
-        if line["selected"] and None not in (card["identity"]["of_ceiling"], line["of_ceiling_select"])
-    ]
-    if len(pairs) < 3:
+    """How alike judge and gate rank the adapters, each by its own `of_ceiling`, so that nobody's face counts.
+
+    On the same pictures and photos, and on those by which the gate chose the checkpoint.
+    """
+    judge = [card["identity"]["of_ceiling"] for card in cards]
+    same = [card["identity"]["of_ceiling_gate"] for card in cards]
+    chosen = [next(line["of_ceiling_select"] for line in card["checkpoints"] if line["selected"]) for card in cards]
+    if len(cards) < 3 or None in (*same, *chosen):
         return "Too few adapters to compare the gate's ranking with the judge's."
-    judge, gate = zip(*pairs, strict=True)
     return (
-        f"Judge and gate rank these {len(pairs)} adapters, each by its own of_ceiling, with a Spearman correlation of "
-        f"{spearman(judge, gate):.2f}."
+        f"Judge and gate rank these {len(cards)} adapters, each by its own of_ceiling of the same pictures and photos, "
+        f"with a Spearman correlation of {spearman(judge, same):.2f}; with the gate's look at the select photos and "
+        f"the pictures that it chose by, {spearman(judge, chosen):.2f}."
     )
 
 

@@ -6,8 +6,9 @@ FOLDER of `--subjects` holds one folder of photos a person, that of `--diffusers
 `examples/dreambooth/train_dreambooth_lora.py`, runs with its README's settings (500 steps of 1, 1e-4, constant) on the
 photos that our run may fit, one run after the other. Both adapters are scored by `trainer evaluate --adapter` on the
 photos that our run sealed for its report, which neither has seen. Seconds are those of the whole command, from its
-start to its end; ours are `trainer fit`, photos checked and sealed included, at several numbers of steps. What
-`scripts/bench/subjects.py` left in `--runs` stands for the default recipe: its seconds are those of prepare and fit.
+start to its end; ours are `trainer fit`, photos checked and sealed included, at several numbers of steps, of which the
+warm-up takes a fifth, 20 at most. What `scripts/bench/subjects.py` left in `--runs` stands for the default recipe: its
+seconds are those of prepare and fit.
 
 What is there already is read back, so an interrupted benchmark goes on where it stopped. `--peer-python` is for a
 machine whose torchvision, which that script imports, belongs to another interpreter.
@@ -81,7 +82,7 @@ def ours(name: str, steps: int, args: argparse.Namespace) -> tuple[Path, float]:
     """The last checkpoint of `trainer fit`, and the seconds of the command. Deals the photos for the others."""
     out = args.out / f"ours_{steps}"
     shutil.rmtree(out / name, ignore_errors=True)
-    said = [f"fit.steps={steps}", f"fit.checkpoint_every={min(100, steps)}"]
+    said = [f"fit.steps={steps}", f"fit.checkpoint_every={min(100, steps)}", f"fit.warmup_steps={min(20, steps // 5)}"]
     command = ["fit", name, "--photos", str(args.subjects / name), "--out", str(out)]
     seconds = timed([sys.executable, "-m", "trainer", *command, *(part for one in said for part in ("--set", one))])
     run = out / name / "latest"

@@ -3,6 +3,7 @@
 import distances
 import numpy as np
 import pytest
+import train_probe
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
@@ -88,7 +89,7 @@ def test_a_line_between_two_classes_minds_the_smaller_one() -> None:
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.normal(-0.7, 0.6, (2000, 2)), rng.normal(0.7, 0.6, (50, 2))])
     labels = np.arange(2050) >= 2000
-    weights = distances.two_sided(rows, labels)
+    weights = train_probe.two_sided(rows, labels)
     right = (rows @ weights[:-1] + weights[-1] > 0) == labels
     assert right[:2000].mean() > 0.9
     assert right[2000:].mean() > 0.9

@@ -55,10 +55,10 @@ def test_whoever_stands_beside_is_shown_or_why_nobody_is(card: dict[str, Any], s
     assert shown.leak
     assert shown.base_leak
     galleries = {"leak": shown.leak, "base_leak": shown.base_leak}
-    measured = leak(galleries, (0.31, 0.1), shown.reals.sealed)
+    measured = leak(galleries, (0.31, 0.1), shown.reals.sealed, None)
     assert (measured["beside_excess"], "beside_reason" in measured) == (pytest.approx(0.21), False)
     assert "+0.210" in written(card | {"leak": measured}, shown, tmp_path)
-    nobody = leak(galleries, (0.31, None), shown.reals.sealed)
+    nobody = leak(galleries, (0.31, None), shown.reals.sealed, None)
     assert (nobody["beside"], nobody["beside_base"], nobody["beside_excess"]) == (0.31, None, None)
     assert nobody["beside_reason"] == NOBODY_BESIDE
     assert NOBODY_BESIDE in written(card | {"leak": nobody}, shown, tmp_path)

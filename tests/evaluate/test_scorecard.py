@@ -19,6 +19,7 @@ from trainer.evaluate import stage
 from trainer.evaluate.nulls import NOT_MEASURED
 from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts
 from trainer.evaluate.sample import Sampling, picture_name
+from trainer.evaluate.sexes import sex_prompts
 from trainer.evaluate.verdict import COARSE
 from trainer.faces.align import crop_square
 from trainer.faces.attributes import AttributeReader
@@ -36,10 +37,10 @@ KEYS: dict[str, Any] = {
     "sampling": ["seeds", "steps", "guidance"], "photos": ["fit", "select", "report"],
     "identity": [
         "mean", "ci95", "ceiling", "floor_strangers", "floor_base", "of_ceiling", "pass_rate", "threshold",
-        "per_photo_std", "false_accept_rate",
+        "per_photo_std", "false_accept_rate", "of_ceiling_gate",
     ],
     "copying": ["to_fit_photos", "excess", "any_excess"], "detail": ["adapter", "base", "change"],
-    "leak": ["untriggered", "untriggered_base", "excess"],
+    "leak": ["untriggered", "untriggered_base", "excess", "sexes", "sexes_base", "sexes_change"],
     "prompt": ["scorer", "adapter", "base", "change"], "diversity": ["adapter", "base"],
     "sensitivity": ["paraphrase_std"], "by_prompt": ["prompt", "group", "identity", "detected", "prompt_score"],
     "by_pose": ["pose", "pictures", "identity"], "seal": ["broken"],
@@ -162,13 +163,18 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
         return crop_square(open_picture(path, 10**8).rgb_u8, *frame, 128)
 
     def make(
-        adapter: list[Path], untriggered: list[Path] | None = None, spoil: Callable[[RGB], RGB] = np.asarray
+        adapter: list[Path],
+        untriggered: list[Path] | None = None,
+        spoil: Callable[[RGB], RGB] = np.asarray,
+        others: list[Path] | None = None,
     ) -> dict[str, Any]:
         strangers = [STRANGER]
         laid_out = {
             "adapter": (adapter, report_prompts("attributes", "ohwx person")),
             "paraphrase": (adapter, paraphrases("ohwx person")),
             "leak": (untriggered or strangers, leak_prompts("attributes", "person")),
+            "sexes": (others or strangers, sex_prompts()),
+            "base_sexes": (strangers, sex_prompts()),
             "base": (strangers, report_prompts("attributes", "ohwx person")),
             "base_leak": (strangers, leak_prompts("attributes", "person")),
         }
@@ -195,6 +201,7 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
 def test_other_photos_of_the_person_reach_the_ceiling(judge: Any, demo_files: list[Path]) -> None:
     said = judge(demo_files[14:])  # photos that the run never saw
     assert 0.7 < said["identity"]["of_ceiling"] < 1.3
+    assert 0.7 < said["identity"]["of_ceiling_gate"] < 1.3
     assert said["identity"]["pass_rate"] > 0.8
     assert said["detection_rate"] > 0.9
     assert said["leak"]["excess"] == pytest.approx(0, abs=1e-6)
@@ -210,7 +217,7 @@ def test_other_photos_of_the_person_reach_the_ceiling(judge: Any, demo_files: li
 
 def test_a_stranger_stays_at_the_floor(judge: Any) -> None:
     said = judge([STRANGER])
-    assert said["identity"]["of_ceiling"] < 0.3
+    assert max(said["identity"]["of_ceiling"], said["identity"]["of_ceiling_gate"]) < 0.3
     assert said["identity"]["pass_rate"] == 0
     assert said["identity"]["mean"] == pytest.approx(said["identity"]["floor_base"], abs=1e-6)
 
@@ -228,6 +235,11 @@ def test_a_class_word_that_brings_the_person_is_a_leak(judge: Any, demo_files: l
     said = judge(demo_files[14:], untriggered=demo_files[14:])
     assert said["leak"]["excess"] > 0.2
     assert said["leak"]["untriggered"] == pytest.approx(said["leak"]["untriggered_base"] + said["leak"]["excess"])
+
+
+def test_one_face_for_men_and_women_is_right_for_half(judge: Any, demo_files: list[Path]) -> None:
+    said = judge(demo_files[14:], others=demo_files[14:15])["leak"]
+    assert (said["sexes"], said["sexes_base"], said["sexes_change"]) == (0.5, 0.5, 0)
 
 
 def test_the_sealed_photos_themselves_are_above_the_ceiling(judge: Any) -> None:

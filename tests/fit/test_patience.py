@@ -1,19 +1,17 @@
 """fit.stop_after: a fit ends where its checkpoints get no better, at the same step however often it was stopped."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import hashes, write_samples
+from conftest import hashes, interrupted_at, write_samples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.bases.base import get_base
-from trainer.console import Console, Tick
 from trainer.fit import loop, stage
 from trainer.fit.checkpoint import find_checkpoints
 from trainer.fit.patience import CHECKS, checks_since_best
@@ -50,25 +48,6 @@ class Scorer:
         assert checkpoint.adapter.is_file()
         self.shown.append(checkpoint.step)
         return self.scores[checkpoint.step]
-
-
-def interrupted_at(step: int | None) -> Console:
-    console = Console(quiet=True)
-
-    @contextmanager
-    def progress(label: str, total: int) -> Iterator[Tick]:
-        made = 0
-
-        def tick(done: int = 1, note: str = "") -> None:
-            nonlocal made
-            made += done
-            if label == "fitting" and done and made == step:
-                raise KeyboardInterrupt
-
-        yield tick
-
-    console.progress = progress  # type: ignore[method-assign]
-    return console
 
 
 def fit(

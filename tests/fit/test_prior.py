@@ -9,7 +9,7 @@ from trainer.bases.base import Base, get_base
 from trainer.fit.cache import Cache, build_cache, class_caption, read_samples
 from trainer.fit.lora import Shape, add_lora
 from trainer.fit.objective import Examples, diffusion_loss
-from trainer.fit.prior import Prior, build_prior, prior_rows
+from trainer.fit.prior import Prior, build_prior, prior_rows, worth_asking
 
 PICTURES, ROWS = 3, 40
 
@@ -96,3 +96,11 @@ def test_an_untouched_adapter_has_no_loss_on_it_and_a_moved_one_learns_it_back(r
         optimizer.zero_grad()
     with torch.no_grad():
         assert float(diffusion_loss(base, every_row(prior), "uniform", None).mean()) < 0.7 * moved
+
+
+@pytest.mark.parametrize(
+    ("drawn", "asked"), [(1, (1, 1)), (40, (3, 40)), (192, (12, 192)), (384, (24, 384)), (1600, (24, 384))]
+)
+def test_no_more_is_asked_than_is_drawn(drawn: int, asked: tuple[int, int]) -> None:
+    assert worth_asking(24, 384, drawn) == asked
+    assert worth_asking(0, 384, drawn) == (0, asked[1])

@@ -2,19 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import hashes, write_samples
+from conftest import hashes, interrupted_at, write_samples
 
 from trainer.adapter import read_adapter, tensors_sha256
 from trainer.bases.base import get_base
-from trainer.console import Console, Tick
+from trainer.console import Console
 from trainer.errors import DivergedError, IntegrityError
 from trainer.fit import loop, stage
 from trainer.fit.checkpoint import EARLIER_STATE, STATE, find_checkpoints
@@ -34,34 +33,14 @@ def save_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "STATE_EVERY_S", -1.0)
 
 
-def stopping_at(step: int | None) -> Console:
-    """A console that is interrupted when that many steps are made."""
-    console = Console(quiet=True)
-
-    @contextmanager
-    def progress(label: str, total: int) -> Iterator[Tick]:
-        made = 0
-
-        def tick(done: int = 1, note: str = "") -> None:
-            nonlocal made
-            made += done
-            if label == "fitting" and done and made == step:
-                raise KeyboardInterrupt
-
-        yield tick
-
-    console.progress = progress  # type: ignore[method-assign]
-    return console
-
-
 def fit(samples: Path, base: Path, folder: Path, stops: Sequence[int] = (), **changes: Any) -> dict[str, Any]:
     """Fit into `folder`, interrupted at each of the stops and started anew after it."""
     folder.mkdir(exist_ok=True)
     settings = replace(SETTINGS, **changes)
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
-            stage.fit(samples, get_base("portrait-tiny", str(base)), settings, folder, stopping_at(stop))
-    return stage.fit(samples, get_base("portrait-tiny", str(base)), settings, folder, stopping_at(None))
+            stage.fit(samples, get_base("portrait-tiny", str(base)), settings, folder, interrupted_at(stop))
+    return stage.fit(samples, get_base("portrait-tiny", str(base)), settings, folder, interrupted_at(None))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +101,7 @@ def test_a_cut_line_of_metrics_does_not_stop_the_resume(
     folder.mkdir()
     base = get_base("portrait-tiny", str(random_base))
     with pytest.raises(KeyboardInterrupt):
-        stage.fit(samples, base, SETTINGS, folder, stopping_at(25))
+        stage.fit(samples, base, SETTINGS, folder, interrupted_at(25))
     with (folder / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 3')
     fit(samples, random_base, folder)
@@ -133,7 +112,7 @@ def stopped_at(step: int, samples: Path, base: Path, folder: Path) -> Path:
     """A folder as a fit leaves it that is interrupted after that many steps: states of the last two tens."""
     folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        stage.fit(samples, get_base("portrait-tiny", str(base)), SETTINGS, folder, stopping_at(step))
+        stage.fit(samples, get_base("portrait-tiny", str(base)), SETTINGS, folder, interrupted_at(step))
     return folder
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command, hashes, write_samples
-from test_resume import SETTINGS, stopping_at
+from conftest import Command, hashes, interrupted_at, write_samples
+from test_resume import SETTINGS
 
 from trainer.adapter import read_adapter
 from trainer.bases.base import FAMILIES, Base, family_of, get_base
@@ -121,7 +121,7 @@ def test_a_stopped_fit_goes_on_as_if_nothing_had_happened(
     stage.fit(samples, tuned(random_base), settings, tmp_path / "whole", Console(quiet=True))
     for stop in (5, 13):
         with pytest.raises(KeyboardInterrupt):
-            stage.fit(samples, tuned(random_base), settings, tmp_path / "stopped", stopping_at(stop))
+            stage.fit(samples, tuned(random_base), settings, tmp_path / "stopped", interrupted_at(stop))
     stage.fit(samples, tuned(random_base), settings, tmp_path / "stopped", Console(quiet=True))
     assert hashes(tmp_path / "stopped") == hashes(tmp_path / "whole")
 

@@ -9,21 +9,21 @@ UNSEALED = "no photo is sealed to compare with"
 NOT_TOLD_APART = "the person's own photos are no more alike than strangers are to them"
 NOT_KNOWN = "the adapter was made elsewhere: what it was fitted on, and at what cost, is not known"
 NOT_ASKED = "what is asked for has no word that can be measured in a picture"
+GATE_BLIND = "the gate has no table of strangers, or does not tell the person from them"
 NOT_MEASURED = "not measured"
 # By the path of the number, most special first; `[]` stands for any row of a list.
 REASONS = (
     ("identity.style_mean", "no prompt of the set asks for a style"),
+    ("identity.of_ceiling_gate", GATE_BLIND),
     ("identity.of_ceiling", NOT_TOLD_APART),
+    ("leak.sexes", "nothing that is shipped tells men from women for this judge"),
     ("copying.any_excess", "all photos are one shot: nothing shows how near two shots are"),
     ("copying.", NOT_KNOWN),
     ("cost.", NOT_KNOWN),
     ("prompt.", NOT_ASKED),
     ("by_prompt[].prompt_score", NOT_ASKED),
     ("checkpoints[].prompt", NOT_ASKED),
-    (
-        "checkpoints[].of_ceiling_select",
-        "the gate has no table of strangers, or does not tell the person from them",
-    ),
+    ("checkpoints[].of_ceiling_select", GATE_BLIND),
     ("diversity.", "one seed: a prompt has no two pictures to compare"),
     ("detail.", "no picture has a face of 32 pixels or more"),
 )

@@ -12,6 +12,7 @@ from trainer.evaluate import calibrate, probe
 from trainer.evaluate.copying import any_excess, copying_excess, nearest
 from trainer.evaluate.gallery import Gallery
 from trainer.evaluate.judge import Album, Seen
+from trainer.evaluate.sexes import as_asked
 from trainer.faces.attributes import pose
 from trainer.records import Floats, Split
 
@@ -118,10 +119,19 @@ def copying(gallery: Gallery, reals: Reals) -> dict[str, float | None]:
     }
 
 
-def leak(galleries: Mapping[str, Gallery], beside: Beside | None, photos: Floats) -> dict[str, Any]:
-    """Likeness where the person was not asked for: without the trigger, and in whoever stands beside them."""
+def leak(
+    galleries: Mapping[str, Gallery], beside: Beside | None, photos: Floats, sex_line: Floats | None
+) -> dict[str, Any]:
+    """Likeness where the person was not asked for: without the trigger, and in whoever stands beside them.
+
+    Also how often other people are the men and women that were asked for; null without a line between the sexes.
+    """
     on, off = (float(galleries[name].cosines(photos).mean()) for name in ("leak", "base_leak"))
     said: dict[str, Any] = {"untriggered": on, "untriggered_base": off, "excess": on - off}
+    sexes, sexes_base = (
+        None if sex_line is None else as_asked(galleries[name], sex_line) for name in ("sexes", "base_sexes")
+    )
+    said |= {"sexes": sexes, "sexes_base": sexes_base, "sexes_change": compared(sexes, sexes_base)["change"]}
     if beside is None:
         return said | {"beside": None, "beside_base": None, "beside_excess": None, "beside_reason": NO_PAIRS}
     with_adapter, alone = beside

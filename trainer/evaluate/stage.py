@@ -27,13 +27,14 @@ from trainer.evaluate.scorecard import Reals, reals_of
 from trainer.evaluate.sealed import sealed_among
 from trainer.evaluate.select import Candidate, choose
 from trainer.evaluate.settings import Eyes, Photos, Settings
+from trainer.evaluate.sexes import line_of, sex_prompts
 from trainer.evaluate.verdict import advice, verdict
 from trainer.faces.base import Embedder
 from trainer.records import Checkpoint, Floats, Prompt
 from trainer.run import sha256_of, write_json
 
 __all__ = ["VERSION", "Evaluator", "Eyes", "Photos", "Settings", "evaluate"]
-VERSION = 5
+VERSION = 7
 
 
 class Evaluator:
@@ -85,13 +86,21 @@ class Evaluator:
         """The sections that need sealed photos."""
         s, adapter, photos = self.settings, galleries["adapter"], reals.sealed
         return {
-            "identity": scorecard.identity(adapter, galleries["base"], reals, s.false_accept_rate, s.bootstrap),
+            "identity": scorecard.identity(adapter, galleries["base"], reals, s.false_accept_rate, s.bootstrap)
+            | {"of_ceiling_gate": self._second_opinion(adapter)},
             "copying": scorecard.copying(adapter, reals),
-            "leak": scorecard.leak(galleries, self._beside(chosen, photos), photos),
+            "leak": scorecard.leak(galleries, self._beside(chosen, photos), photos, self._sex_line),
             "sensitivity": {"paraphrase_std": float(galleries["paraphrase"].cosines(photos).mean((1, 2)).std())},
             "by_prompt": scorecard.by_prompt(adapter, photos, scores, s.bootstrap),
             "by_pose": scorecard.by_pose(adapter, photos),
         }
+
+    def _second_opinion(self, adapter: Gallery) -> float | None:
+        """The gate's own `of_ceiling` of the same pictures and photos: it chose by others."""
+        split, gate = self.photos.split, self.eyes.gate
+        reals = reals_of(split, split.report, self._albums[gate.name], calibrate.strangers(self.settings.gate_engine))
+        seen = Gallery(adapter.prompts, adapter.pictures, look(adapter.flat(), self.eyes.detector, gate))
+        return reals.of_ceiling(float(seen.cosines(reals.sealed)[adapter.rows(style=False)].mean()))
 
     def _strangers(self, galleries: dict[str, Gallery]) -> Floats | None:
         """The judge's shipped strangers, or where there are none the people whom the base makes up."""
@@ -99,6 +108,10 @@ class Evaluator:
         if shipped is not None or not self.photos.split.report:
             return shipped
         return people_made_up(galleries, self.settings.judge_engine)
+
+    @cached_property
+    def _sex_line(self) -> Floats | None:
+        return line_of(self.settings.judge_engine)
 
     @cached_property
     def _select_reals(self) -> Reals:
@@ -143,10 +156,15 @@ class Evaluator:
             galleries["leak"] = self._gallery(leaks, "leak", "without the trigger", judge, self.seeds)
             others = paraphrases(self.who)
             galleries["paraphrase"] = self._gallery(others, "paraphrase", "in other words", judge, self.seeds)
+        told = sealed and self._sex_line is not None
+        if told:
+            galleries["sexes"] = self._gallery(sex_prompts(), "sexes", "men and women", judge, self.seeds)
         self.base.use_adapter(None)
         galleries["base"] = self._base_gallery(prompts, "base", "base alone")
         if sealed:
             galleries["base_leak"] = self._base_gallery(leaks, "base_leak", "base, no trigger")
+        if told:
+            galleries["base_sexes"] = self._base_gallery(sex_prompts(), "base_sexes", "base, men and women")
         return galleries
 
     def _gallery(self, prompts: Sequence[Prompt], tag: str, label: str, embedder: Embedder, seeds: range) -> Gallery:
@@ -180,10 +198,11 @@ class Evaluator:
 
     @cached_property
     def _albums(self) -> dict[str, Album]:
-        """The real photos, each opened once, to the gate where it chooses and to the judge where it reports."""
+        """The real photos, each opened once, to the gate where any is sealed and to the judge where it reports."""
         split, eyes = self.photos.split, self.eyes
         files = {name: self.photos.paths[name] for name in split.select + split.report + split.fit}
-        looking = [eyes.gate] * bool(split.select) + [eyes.judge] * bool(split.report or not split.select)
+        sealed, judged = bool(split.select or split.report), bool(split.report or not split.select)
+        looking = [eyes.gate] * sealed + [eyes.judge] * judged
         albums = look_at_albums(files, self.photos.framed, self.settings.max_pixels, eyes.detector, looking)
         return {embedder.name: album for embedder, album in zip(looking, albums, strict=True)}
 

@@ -9,10 +9,13 @@ from trainer.evaluate.gallery import Gallery
 from trainer.evaluate.nulls import UNSEALED
 
 IDENTITY = (
-    "mean", "ceiling", "floor_strangers", "floor_base", "of_ceiling", "of_ceiling_base", "pass_rate", "threshold",
-    "false_accept_rate", "per_photo_std", "style_mean",
+    "mean", "ceiling", "floor_strangers", "floor_base", "of_ceiling", "of_ceiling_base", "of_ceiling_gate", "pass_rate",
+    "threshold", "false_accept_rate", "per_photo_std", "style_mean",
 )  # fmt: skip
-LEAK = ("untriggered", "untriggered_base", "excess", "beside", "beside_base", "beside_excess")
+LEAK = (
+    "untriggered", "untriggered_base", "excess", "beside", "beside_base", "beside_excess", "sexes", "sexes_base",
+    "sexes_change",
+)  # fmt: skip
 
 
 def likeness(adapter: Gallery, scores: Sequence[float | None]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ SHOWABLE = ("pose", "expression", "light")  # groups of prompts whose words phot
 # The ten adapters of the benchmark stay clear of the next three: 0.69, 0.81 and -0.54 are the nearest.
 ALIKE = 0.5  # share of the base's diversity under which pictures of one prompt are all alike
 DEAF = 0.7  # share of the base's prompt score under which an adapter does not listen
+ONE_SEX = -0.25  # change of the share of other people of the sex asked for under which the person's sex leaks
 COARSE = -1.0  # octaves of detail below the base's from which the faces are blurred, sharpened or not
 
 
@@ -81,6 +82,8 @@ def _likeness_doubts(card: dict[str, Any]) -> list[str]:
     said = []
     if learned > 0.05 and leak["excess"] > 0.5 * learned:
         said.append("the class word alone also brings the person: call other people by other words")
+    if leak["sexes_change"] is not None and leak["sexes_change"] <= ONE_SEX:
+        said.append("asked for other people, it no longer makes men and women as the base does")
     if learned > 0.05 and leak["beside_excess"] is not None and leak["beside_excess"] > 0.5 * learned:
         said.append("whoever stands beside the person looks like them too")
     if high - low > WIDE_INTERVAL:

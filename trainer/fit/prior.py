@@ -7,6 +7,7 @@ forward pass. It also keeps the empty caption what it was, so that guidance lead
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,15 @@ class Prior:
         noisy = self.noisy[index]
         text, weight = self.texts[self.said[index]], torch.ones_like(noisy[:, :1])
         return Examples(noisy, self.timesteps[index], text, self.wanted[index], weight)
+
+
+def worth_asking(pictures: int, rows: int, drawn: int) -> tuple[int, int]:
+    """Pictures and rows of the prior of a fit that draws `drawn` rows in all: no more rows than that.
+
+    As large a part of the pictures as of the rows, so that each picture still stands for as many noise levels.
+    """
+    needed = min(rows, drawn)
+    return math.ceil(pictures * needed / rows), needed
 
 
 def build_prior(

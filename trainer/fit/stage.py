@@ -17,7 +17,7 @@ from trainer.fit.checkpoint import METRICS, Trained, load_state, remove_states, 
 from trainer.fit.loop import Loop
 from trainer.fit.optimizer import build_optimizer
 from trainer.fit.patience import Check, Patience
-from trainer.fit.prior import BATCH, Prior, build_prior
+from trainer.fit.prior import BATCH, Prior, build_prior, worth_asking
 from trainer.fit.reading import check_reading
 from trainer.fit.settings import Settings
 from trainer.fit.trackers import accelerator_with, peak_bytes, start_trackers
@@ -25,7 +25,7 @@ from trainer.fit.warm_start import warm_start
 from trainer.processes import saying_lost
 
 __all__ = ["VERSION", "Settings", "fit", "peak_bytes"]
-VERSION = 3
+VERSION = 4
 
 
 def fit(
@@ -45,7 +45,8 @@ def fit(
     wordings = [wordings_of(sample.caption, settings.wordings, settings.word_dropout, rng) for sample in found]
     with console.progress("encoding samples", len(found)) as tick:
         cache = build_cache(found, wordings, base, settings.mirror, settings.face_weight, tick)
-    prior = _prior(base, cache, wordings, settings, console)
+    drawn = settings.steps * settings.prior_batch * settings.accumulation * accelerator.num_processes
+    prior = _prior(base, cache, wordings, settings, drawn, console)
     base.release()
     trained, start = _adapted(base, settings)
     step, spent_s = load_state(folder, trained, console)
@@ -99,10 +100,13 @@ def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]
     return Trained(weights, start_averages(weights, s.ema_decay), optimizer), start
 
 
-def _prior(base: Base, cache: Cache, wordings: list[list[str]], s: Settings, console: Console) -> Prior | None:
-    """The base's own answers, where the recipe asks for them."""
-    if not s.prior_batch:
+def _prior(
+    base: Base, cache: Cache, wordings: list[list[str]], s: Settings, drawn: int, console: Console
+) -> Prior | None:
+    """The base's own answers, where the recipe asks for them and a step will draw them."""
+    if not drawn:
         return None
     captions = [[class_caption(wording, s.trigger) for wording in row] for row in wordings]
-    with console.progress("asking the base", s.prior_pictures + -(-s.prior_rows // BATCH)) as tick:
-        return build_prior(base, cache, captions, s.prior_pictures, s.prior_rows, s.seed, tick)
+    pictures, rows = worth_asking(s.prior_pictures, s.prior_rows, drawn)
+    with console.progress("asking the base", pictures + -(-rows // BATCH)) as tick:
+        return build_prior(base, cache, captions, pictures, rows, s.seed, tick)
