@@ -71,7 +71,7 @@ def _stem(name: str) -> str:
         name = name.removeprefix(prefix)
     for prefix, component in ENCODERS.items():
         name = component + name.removeprefix(prefix) if name.startswith(prefix) else name
-    return canonical(name).replace(".", "_")
+    return (canonical(name) if "." in name else name).replace(".", "_")
 
 
 def _problems(layer: Any, part: Mapping[str, Tensor]) -> list[str]:
