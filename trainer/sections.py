@@ -126,6 +126,8 @@ class PrepareSection(Section):
     """
     burst: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.97
     """Gate similarity from which two photos count as one burst and share a role."""
+    keep_burst: Literal["all", "best"] = "all"
+    """Of near-duplicates and bursts: all are used, or the best by the measured quality; the others are `burst`."""
     select_share: Fraction = 0.2
     """Share of the photos sealed for choosing the checkpoint; at least 2."""
     report_share: Fraction = 0.2
