@@ -15,7 +15,7 @@ from trainer.sections import PrepareSection
 LIMITS = Limits(
     min_face_px=48, min_sharpness=12.0, min_detection=0.7, second_face=0.6,
     max_shadow=0.4, max_highlight=0.4, max_turn_deg=60.0, min_jpeg_quality=30,
-    max_cut=0.25,
+    max_cut=0.25, max_occluded=0.55, min_texture=0.06, max_chroma=45.0, max_tint_deg=25.0, min_levels=0.45,
 )  # fmt: skip
 
 
@@ -49,6 +49,11 @@ BEYOND = [
     ({"pitch_deg": 61.0}, "turned-away", "on_turned"),
     ({"jpeg_quality": 29}, "compressed", "on_compressed"),
     ({"cut": 0.26}, "cut-off", "on_cut"),
+    ({"occluded": 0.56}, "occluded", "on_occluded"),
+    ({"texture": 0.059}, "filtered", "on_filtered"),
+    ({"chroma": 45.1}, "filtered", "on_filtered"),
+    ({"tint_deg": 25.1}, "filtered", "on_filtered"),
+    ({"levels": 0.44}, "filtered", "on_filtered"),
 ]
 
 
@@ -68,7 +73,9 @@ def test_each_number_is_rejected_warned_of_or_kept_as_the_recipe_says(
 
 def test_a_clear_photo_and_one_at_every_threshold_pass() -> None:
     assert check_quality(CLEAR, LIMITS) == ()
-    assert check_quality(Quality(48.0, 12.0, 0.4, 0.4, 60.0, -60.0, 30, 0.25), LIMITS) == ()
+    assert (
+        check_quality(Quality(48.0, 12.0, 0.4, 0.4, 60.0, -60.0, 30, 0.25, 0.55, 0.06, 45.0, 25.0, 0.45), LIMITS) == ()
+    )
     assert check_quality(replace(CLEAR, jpeg_quality=None), LIMITS) == ()
 
 

@@ -41,8 +41,8 @@ def merit(photo: Photo, sharpest: float, size_px: int) -> float:
 
     Pixels of the framed face against those of a sample; sharpness against the burst's `sharpest` (as the fourth root:
     the measure is a variance, and brighter or noisier copies have more of it too); the share of the face that is not
-    black, burnt out or beyond the border, and of the frame that was not filled; how far the head faces the camera
-    (cosines of its turn); the JPEG's quality.
+    black, burnt out, hidden or beyond the border, and of the frame that was not filled; how far the head faces the
+    camera (cosines of its turn); the JPEG's quality.
     """
     found: Mapping[str, float | None] = photo.measured
     number = {name: float(value) for name, value in found.items() if value is not None}
@@ -51,6 +51,7 @@ def merit(photo: Photo, sharpest: float, size_px: int) -> float:
         (number["sharpness"] / sharpest) ** 0.25 if sharpest > 0 else 1.0,
         1 - max(number["shadow"], number["highlight"]),
         1 - number["cut"],
+        1 - number["occluded"],
         1 - number["filled"],
         np.cos(np.radians(number["yaw_deg"])) * np.cos(np.radians(number["pitch_deg"])),
         min(1.0, number.get("jpeg_quality", GOOD_JPEG) / GOOD_JPEG),
