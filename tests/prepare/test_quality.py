@@ -5,10 +5,12 @@ from dataclasses import asdict, replace
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trainer.faces.align import ARCFACE_112
+from trainer.faces.align import ARCFACE_112, similarity_transform
 from trainer.pictures import UnusablePicture
-from trainer.prepare.quality import Limits, Quality, check_quality, measure, sharpness, turn
+from trainer.prepare.quality import Limits, Quality, _inside, check_quality, measure, sharpness, turn
 from trainer.records import Face, Floats
 from trainer.sections import PrepareSection
 
@@ -37,6 +39,17 @@ def test_the_edge_where_a_face_is_cut_off_is_no_sharpness() -> None:
     for cut in (0, 30, 50):  # the face reaches so far beyond the left border of the picture
         beyond = ARCFACE_112 - np.array([cut, 0], np.float32)
         assert sharpness(bright, Face((0.0, 0.0, 112.0, 112.0), beyond, 1.0)) == 0
+
+
+@given(st.floats(-40, 200), st.floats(-40, 200), st.floats(0.3, 3), st.floats(-3.2, 3.2))
+def test_what_is_inside_needs_no_mask_of_the_whole_picture(x: float, y: float, scale: float, angle: float) -> None:
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    landmarks = ((ARCFACE_112 - 56) @ turn.T + (x, y)).astype(np.float32)
+    matrix = similarity_transform(landmarks, ARCFACE_112)
+    covered = cv2.warpAffine(np.full((160, 180), 255, np.uint8), matrix, (112, 112), flags=cv2.INTER_NEAREST)
+    eroded = cv2.erode(covered, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=255) > 0
+    expected = eroded if eroded.any() else np.ones_like(eroded)
+    assert np.array_equal(_inside(matrix, 160, 180), expected)
 
 
 CLEAR = Quality(120.0, 80.0, 0.0, 0.0, 5.0, -5.0, 90, 0.0)

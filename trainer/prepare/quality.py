@@ -206,10 +206,19 @@ def _aligned(rgb_u8: RGB, landmarks: Floats) -> tuple[RGB, RGB, Mask]:
     matrix = similarity_transform(landmarks, ARCFACE_112)
     rgb_112 = cv2.warpAffine(rgb_u8, matrix, (112, 112), flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     gray = cv2.cvtColor(rgb_112, cv2.COLOR_RGB2GRAY)
-    whole = np.full(rgb_u8.shape[:2], 255, np.uint8)
+    return rgb_112, gray.astype(np.uint8), _inside(matrix, rgb_u8.shape[0], rgb_u8.shape[1])
+
+
+def _inside(matrix: Floats, height: int, width: int) -> Mask:
+    """(112, 112): which pixels of the crop, and their neighbours, come from inside the picture; all where none does."""
+    corners = np.array([[0, 0, 1], [111, 0, 1], [0, 111, 1], [111, 111, 1]], np.float32)
+    x, y = (corners @ cv2.invertAffineTransform(matrix).T).T
+    if min(x.min(), y.min()) >= 1 and x.max() <= width - 2 and y.max() <= height - 2:
+        return np.ones((112, 112), np.bool_)  # the usual case, without a mask as large as the picture
+    whole = np.full((height, width), 255, np.uint8)
     covered = cv2.warpAffine(whole, matrix, (112, 112), flags=cv2.INTER_NEAREST)
     inside = cv2.erode(covered, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=255) > 0
-    return rgb_112, gray.astype(np.uint8), inside if inside.any() else np.ones_like(inside)
+    return inside if inside.any() else np.ones_like(inside)
 
 
 def _sharpness(gray: RGB, inside: Mask) -> float:
