@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trainer.faces.align import ARCFACE_112, similarity_transform
 from trainer.pictures import UnusablePicture
-from trainer.prepare.quality import Limits, Quality, _inside, check_quality, measure, sharpness, turn
+from trainer.prepare.quality import Limits, Quality, check_quality, inside_of, measure, sharpness, turn
 from trainer.records import Face, Floats
 from trainer.sections import PrepareSection
 
@@ -49,7 +49,7 @@ def test_what_is_inside_needs_no_mask_of_the_whole_picture(x: float, y: float, s
     covered = cv2.warpAffine(np.full((160, 180), 255, np.uint8), matrix, (112, 112), flags=cv2.INTER_NEAREST)
     eroded = cv2.erode(covered, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=255) > 0
     expected = eroded if eroded.any() else np.ones_like(eroded)
-    assert np.array_equal(_inside(matrix, 160, 180), expected)
+    assert np.array_equal(inside_of(matrix, 160, 180), expected)
 
 
 CLEAR = Quality(120.0, 80.0, 0.0, 0.0, 5.0, -5.0, 90, 0.0)

@@ -206,10 +206,10 @@ def _aligned(rgb_u8: RGB, landmarks: Floats) -> tuple[RGB, RGB, Mask]:
     matrix = similarity_transform(landmarks, ARCFACE_112)
     rgb_112 = cv2.warpAffine(rgb_u8, matrix, (112, 112), flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     gray = cv2.cvtColor(rgb_112, cv2.COLOR_RGB2GRAY)
-    return rgb_112, gray.astype(np.uint8), _inside(matrix, rgb_u8.shape[0], rgb_u8.shape[1])
+    return rgb_112, gray.astype(np.uint8), inside_of(matrix, rgb_u8.shape[0], rgb_u8.shape[1])
 
 
-def _inside(matrix: Floats, height: int, width: int) -> Mask:
+def inside_of(matrix: Floats, height: int, width: int) -> Mask:
     """(112, 112): which pixels of the crop, and their neighbours, come from inside the picture; all where none does."""
     corners = np.array([[0, 0, 1], [111, 0, 1], [0, 111, 1], [111, 111, 1]], np.float32)
     x, y = (corners @ cv2.invertAffineTransform(matrix).T).T
