@@ -104,6 +104,20 @@ class PrepareSection(Section):
     """Largest share of the face, hairline to chin, that may lie outside the photo; above: `cut-off`."""
     on_cut: Choice = "reject"
     """What to do with a photo that is `cut-off`."""
+    max_occluded: Fraction = 0.55
+    """Largest share of the eyes, or of nose and mouth, that has not the skin's colour; above: `occluded`."""
+    on_occluded: Choice = "warn"
+    """What to do with a photo that is `occluded`: dark glasses, a mask."""
+    min_texture: Annotated[float, Field(ge=0.0)] = 0.06
+    """Smallest fine detail of cheeks and forehead against that of the eyes; below: `filtered`."""
+    max_chroma: Annotated[float, Field(ge=0.0, le=200.0)] = 45.0
+    """Largest distance of the face's colour from gray, in CIELAB; above: `filtered`."""
+    max_tint_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 25.0
+    """Largest distance of the face's hue from that of skin in white light, in degrees of CIELAB; above: `filtered`."""
+    min_levels: Fraction = 0.45
+    """Smallest share of the face's gray levels that is in use (exponential of their entropy); below: `filtered`."""
+    on_filtered: Choice = "warn"
+    """What to do with a photo that is `filtered`."""
     min_detection: Fraction = 0.7
     """Detector confidence from which something counts as a face."""
     second_face: Fraction = 0.6
@@ -126,6 +140,8 @@ class PrepareSection(Section):
     """
     burst: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.97
     """Gate similarity from which two photos count as one burst and share a role."""
+    keep_burst: Literal["all", "best"] = "all"
+    """Of near-duplicates and bursts: all are used, or the best by the measured quality; the others are `burst`."""
     select_share: Fraction = 0.2
     """Share of the photos sealed for choosing the checkpoint; at least 2."""
     report_share: Fraction = 0.2

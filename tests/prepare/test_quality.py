@@ -5,17 +5,19 @@ from dataclasses import asdict, replace
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trainer.faces.align import ARCFACE_112
+from trainer.faces.align import ARCFACE_112, similarity_transform
 from trainer.pictures import UnusablePicture
-from trainer.prepare.quality import Limits, Quality, check_quality, measure, sharpness, turn
+from trainer.prepare.quality import Limits, Quality, check_quality, inside_of, measure, sharpness, turn
 from trainer.records import Face, Floats
 from trainer.sections import PrepareSection
 
 LIMITS = Limits(
     min_face_px=48, min_sharpness=12.0, min_detection=0.7, second_face=0.6,
     max_shadow=0.4, max_highlight=0.4, max_turn_deg=60.0, min_jpeg_quality=30,
-    max_cut=0.25,
+    max_cut=0.25, max_occluded=0.55, min_texture=0.06, max_chroma=45.0, max_tint_deg=25.0, min_levels=0.45,
 )  # fmt: skip
 
 
@@ -39,6 +41,17 @@ def test_the_edge_where_a_face_is_cut_off_is_no_sharpness() -> None:
         assert sharpness(bright, Face((0.0, 0.0, 112.0, 112.0), beyond, 1.0)) == 0
 
 
+@given(st.floats(-40, 200), st.floats(-40, 200), st.floats(0.3, 3), st.floats(-3.2, 3.2))
+def test_what_is_inside_needs_no_mask_of_the_whole_picture(x: float, y: float, scale: float, angle: float) -> None:
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    landmarks = ((ARCFACE_112 - 56) @ turn.T + (x, y)).astype(np.float32)
+    matrix = similarity_transform(landmarks, ARCFACE_112)
+    covered = cv2.warpAffine(np.full((160, 180), 255, np.uint8), matrix, (112, 112), flags=cv2.INTER_NEAREST)
+    eroded = cv2.erode(covered, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=255) > 0
+    expected = eroded if eroded.any() else np.ones_like(eroded)
+    assert np.array_equal(inside_of(matrix, 160, 180), expected)
+
+
 CLEAR = Quality(120.0, 80.0, 0.0, 0.0, 5.0, -5.0, 90, 0.0)
 BEYOND = [
     ({"face_px": 47.9}, "face-too-small", "on_small"),
@@ -49,6 +62,11 @@ BEYOND = [
     ({"pitch_deg": 61.0}, "turned-away", "on_turned"),
     ({"jpeg_quality": 29}, "compressed", "on_compressed"),
     ({"cut": 0.26}, "cut-off", "on_cut"),
+    ({"occluded": 0.56}, "occluded", "on_occluded"),
+    ({"texture": 0.059}, "filtered", "on_filtered"),
+    ({"chroma": 45.1}, "filtered", "on_filtered"),
+    ({"tint_deg": 25.1}, "filtered", "on_filtered"),
+    ({"levels": 0.44}, "filtered", "on_filtered"),
 ]
 
 
@@ -68,7 +86,9 @@ def test_each_number_is_rejected_warned_of_or_kept_as_the_recipe_says(
 
 def test_a_clear_photo_and_one_at_every_threshold_pass() -> None:
     assert check_quality(CLEAR, LIMITS) == ()
-    assert check_quality(Quality(48.0, 12.0, 0.4, 0.4, 60.0, -60.0, 30, 0.25), LIMITS) == ()
+    assert (
+        check_quality(Quality(48.0, 12.0, 0.4, 0.4, 60.0, -60.0, 30, 0.25, 0.55, 0.06, 45.0, 25.0, 0.45), LIMITS) == ()
+    )
     assert check_quality(replace(CLEAR, jpeg_quality=None), LIMITS) == ()
 
 

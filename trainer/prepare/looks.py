@@ -28,7 +28,7 @@ from trainer.prepare.quality import Quality, measure
 from trainer.records import Face, Floats, PhotoFile
 from trainer.run import canonical_json, write_text
 
-VERSION = 1  # raise it when a look finds other things in the same photo
+VERSION = 2  # raise it when a look finds other things in the same photo
 MAX_FACES = 12  # of a crowd, the widest
 MAX_ENTRY_BYTES = 2**20
 THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

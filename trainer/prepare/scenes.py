@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,16 @@ from PIL import Image
 
 from trainer.album import Album
 from trainer.console import Console
-from trainer.errors import PhotosError
 from trainer.faces.align import crop_square
 from trainer.pictures import UnusablePicture, open_picture
+from trainer.prepare.account import account_for, seal, total
 from trainer.prepare.captions import Captions
 from trainer.prepare.duplicates import Shot, groups_of, perceptual_hash, same_shots
-from trainer.prepare.seal import deal
 from trainer.prepare.settings import Settings
 from trainer.prepare.sheet import Refused, write_sheet
 from trainer.prepare.stage import captions_of
-from trainer.records import RGB, PhotoFile, Rejection, Split
-from trainer.run import write_json, write_lines
+from trainer.records import RGB, PhotoFile, Rejection
+from trainer.run import write_lines
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # every place of a sample weighs the same in the loss
 
@@ -47,32 +46,21 @@ def prepare_scenes(album: Album, settings: Settings, framing: str, folder: Path,
     """
     settings = replace(settings, people=False)
     scenes, rejected = check_scenes(album.photos, settings.max_pixels, console)
-    rejected = sorted([*album.refused, *rejected], key=lambda rejection: rejection.file)
-    total = len(album.photos) + len(album.refused)
-    write_lines(folder / "rejected.jsonl", [asdict(rejection) for rejection in rejected])
-    write_lines(folder / "photos.jsonl", [_line(scene, framing) for scene in scenes])
-    if len(scenes) < settings.min_photos:
-        raise PhotosError(
-            f"{len(scenes)} of {total} pictures can be used, at least {settings.min_photos} are needed"
-            + "".join(f"\n  {r.file}: {r.reason} ({r.code})" for r in rejected),
-            "add more pictures, at least 12",
-        )
+    rejected = account_for(
+        album, rejected, [_line(scene, framing) for scene in scenes], settings.min_photos, "pictures", folder
+    )
     shots = [scene.shot for scene in scenes]
     groups = groups_of([scene.file.name for scene in scenes], same_shots(shots, shots))
+    split = seal(groups, {scene.file.name: scene.file.sha256 for scene in scenes}, settings, folder)
     captioned: dict[str, Any] = {}
-    if settings.seal_all:
-        split = Split((), (), tuple(sorted(scene.file.name for scene in scenes)), tuple(sorted(groups)))
-    else:
-        hashes = {scene.file.name: scene.file.sha256 for scene in scenes}
-        split = deal(groups, hashes, settings.select_share, settings.report_share)
+    if not settings.seal_all:
         captions = captions_of(split.fit, album, settings.captioning())
         fitted = [scene for scene in scenes if scene.file.name in split.fit]
         write_scene_samples(fitted, settings, framing, captions, folder, console)
         captioned = captions.finish(console)
         write_sheet(folder, [Refused(one.code, None) for one in rejected], settings.max_pixels)
-    write_json(folder / "split.json", asdict(split))
     return {
-        "photos": total,
+        "photos": total(album),
         "rejected": dict(Counter(rejection.code for rejection in rejected)),
         "warned": {},
         "fit": len(split.fit),

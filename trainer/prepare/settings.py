@@ -37,6 +37,7 @@ class Settings:
     reference: Path | None = None  # a photo of the person, to tell whose album it is
     framings: tuple[str, ...] = ("face",)
     max_upscale: float | None = None
+    keep_burst: str = "all"  # or `best`
     mask: str = "box"  # as `trainer.sections.FitSection` has it
 
     def captioning(self) -> Captioning:

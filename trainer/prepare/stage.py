@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trainer.album import Album
 from trainer.console import Console
-from trainer.errors import PhotosError
 from trainer.pictures import UnusablePicture
+from trainer.prepare.account import account_for, seal, total
+from trainer.prepare.bursts import best_of_bursts, refused_as_lesser
 from trainer.prepare.captions import Captioning, Captions, get_captioner
 from trainer.prepare.coverage import coverage, lacks
 from trainer.prepare.duplicates import Shot, near_duplicate_groups, same_shots
@@ -20,11 +20,9 @@ from trainer.prepare.group import Seen, find_person
 from trainer.prepare.looks import Look, Looks, Sight
 from trainer.prepare.reference import reference_vector
 from trainer.prepare.samples import Samples
-from trainer.prepare.seal import deal
 from trainer.prepare.settings import Eyes, Settings
 from trainer.prepare.sheet import Refused, write_sheet
 from trainer.records import Framed, Photo, PhotoFile, Rejection, Split
-from trainer.run import write_json, write_lines
 
 __all__ = ["VERSION", "Eyes", "Settings", "prepare", "read_framed", "read_split"]
 VERSION = 6  # part of the fingerprint: raise it when the stage's output changes
@@ -43,33 +41,27 @@ def prepare(
     anchor = None if settings.reference is None else reference_vector(settings.reference, sight, settings.limits)
     seen, rejected = check_photos(album.photos, Looks(sight, cache), console)
     found = find_person(seen, settings.limits, settings.same_person, anchor, settings.framing())
-    photos = found.photos
-    rejected = sorted([*album.refused, *rejected, *found.rejected], key=lambda rejection: rejection.file)
-    total = len(album.photos) + len(album.refused)
-    write_lines(folder / "rejected.jsonl", [asdict(rejection) for rejection in rejected])
-    write_lines(folder / "photos.jsonl", [_photo_line(photo) for photo in photos])
-    if len(photos) < settings.min_photos:
-        raise PhotosError(
-            f"{len(photos)} of {total} photos can be used, at least {settings.min_photos} are needed"
-            + "".join(f"\n  {r.file}: {r.reason} ({r.code})" for r in rejected),
-            "add more photos of the person alone, at least 12; " + (rejected[0].hint if rejected else ""),
-        )
-    groups = near_duplicate_groups(photos, settings.burst)
+    photos, groups, instead = found.photos, near_duplicate_groups(found.photos, settings.burst), dict[str, str]()
+    if settings.keep_burst == "best":
+        photos, instead = best_of_bursts(photos, groups, settings.size_px)
+        groups = sorted((photo.name,) for photo in photos)
+    unused = [*rejected, *found.rejected, *refused_as_lesser(instead)]
+    lines = [_photo_line(photo) for photo in photos]
+    rejected = account_for(album, unused, lines, settings.min_photos, "photos of the person alone", folder)
+    split = seal(groups, {p.name: p.sha256 for p in photos}, settings, folder)
     shown: list[list[str]] = []
     captioned: dict[str, Any] = {}
     masked: dict[str, Any] = {}
-    if settings.seal_all:
-        split = Split((), (), tuple(sorted(photo.name for photo in photos)), tuple(sorted(groups)))
-    else:
-        split = deal(groups, {p.name: p.sha256 for p in photos}, settings.select_share, settings.report_share)
+    if not settings.seal_all:
         captions = captions_of(split.fit, album, settings.captioning())
         samples = Samples(settings, eyes, captions, folder)
         samples.write([p for p in photos if p.name in split.fit], console)
         shown, captioned, masked = samples.shown, captions.finish(console), samples.finish(console)
-        sealed = [p for p in photos if p.name not in split.fit]
-        write_sheet(folder, refused_tiles(rejected, seen, sealed), settings.max_pixels)
-    write_json(folder / "split.json", asdict(split))
-    return facts(total, photos, rejected, split, shown) | {"doubts": found.doubts, "captions": captioned} | masked
+        sealed = {p.name for p in photos} - {*split.fit}
+        secret = [p for p in found.photos if instead.get(p.name, p.name) in sealed]
+        write_sheet(folder, refused_tiles(rejected, seen, secret), settings.max_pixels)
+    told = {"doubts": found.doubts, "captions": captioned}
+    return facts(total(album), photos, rejected, split, shown) | told | masked
 
 
 def check_photos(
@@ -86,7 +78,10 @@ def check_photos(
 
 
 def refused_tiles(rejected: Sequence[Rejection], seen: Seen, sealed: Sequence[Photo]) -> list[Refused]:
-    """The rejected photos for the sheet. One shot with a sealed photo is not shown, nor what cannot be opened."""
+    """The rejected photos for the sheet. What is sealed, or one shot with it, is not shown, nor what cannot be opened.
+
+    `sealed` holds the lesser photos of a sealed one's burst too.
+    """
     sealed_shots = [Shot(photo.sha256, photo.phash, photo.second) for photo in sealed]
     shots = [Shot(file.sha256, look.phash, look.second) for file, look in seen]
     hidden = same_shots(shots, sealed_shots)
@@ -101,7 +96,7 @@ def captions_of(fitted: Sequence[str], album: Album, how: Captioning) -> Caption
 
 
 def facts(
-    total: int,
+    count: int,
     photos: Sequence[Photo],
     rejected: Sequence[Rejection],
     split: Split,
@@ -110,7 +105,7 @@ def facts(
     """Counts for the log and the summary; no file names."""
     covered = coverage(shown)
     return {
-        "photos": total,
+        "photos": count,
         "rejected": dict(Counter(rejection.code for rejection in rejected)),
         "warned": dict(Counter(code for photo in photos for code in photo.warnings)),
         "fit": len(split.fit),
