@@ -93,6 +93,11 @@ def kind_of(tensors: Tensors) -> Literal["lora", "dora"]:
     return "dora" if any(name.endswith(LENGTHS) for name in tensors) else "lora"
 
 
+def scaled(tensors: Tensors, strength: float) -> Tensors:
+    """The adapter with this share of its change to the base, in the names that a checkpoint has."""
+    return {name: tensor * strength if ".lora_B." in name else tensor for name, tensor in tensors.items()}
+
+
 def loading_lines(base: str, adapter: Path, prompt: str, guidance: float) -> str:
     """The three lines of Python that load an adapter into a diffusers pipeline and make a picture."""
     call = f'DiffusionPipeline.from_pretrained("{base}")'

@@ -188,7 +188,7 @@ class Jobs:
             "evaluate": stages[EVALUATE].fingerprint,
             "export": self.recipe.export.model_dump(mode="json"),
         }
-        step = stages[EVALUATE].facts["chosen_step"]
+        said = stages[EVALUATE].facts
         prepare, chosen, fitted = self.recipe.prepare, self.recipe.export, self.recipe.fit
         rank = fitted.rank if fitted.init == "gaussian" else 2 * fitted.rank  # see `fit.lora.lora_tensors`
         settings = stage.Settings(
@@ -203,7 +203,8 @@ class Jobs:
         )
 
         def work(part: Path) -> dict[str, Any]:
-            checkpoint = next(c for c in find_checkpoints(stages[FIT].folder) if c.step == step)
+            found = next(c for c in find_checkpoints(stages[FIT].folder) if c.step == said["chosen_step"])
+            checkpoint = replace(found, strength=said["chosen_strength"])
             base = self._load_base(self.recipe.evaluate.precision)
             sealed = stages[PREPARE].facts["report"] and self.kind.has_face
             judge = partial(self._scoring.likeness, stages[PREPARE].folder) if sealed else None

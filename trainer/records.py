@@ -162,10 +162,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A saved adapter of 2_fit."""
+    """A saved adapter of 2_fit.
+
+    Attributes:
+        strength: share of its change to the base, 0 to 1, that `adapter` holds: 1 as it was trained.
+    """
 
     step: int
     adapter: Path
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

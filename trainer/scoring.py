@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trainer.kinds import Kind
 
 CHECKS = "checks"  # in 2_fit: what the checks of `fit.stop_after` made
-UNUSED_IN_CHECKS = {"gate", "choose", "false_accept_rate", "bootstrap"}
+UNUSED_IN_CHECKS = {"gate", "choose", "false_accept_rate", "bootstrap", "strengths"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,7 @@ class Scoring:
             max_pixels=self.recipe.prepare.max_pixels,
             seed=e.seed,
             choose=e.choose,
+            strengths=e.strengths,
             base_pictures=cache_folder() / "base_pictures",
             checked=checked,
         )

@@ -22,6 +22,7 @@ import numpy as np
 from trainer.console import Console
 from trainer.evaluate.calibrate import interval95
 from trainer.evaluate.compare import Difference, difference, read_scored
+from trainer.evaluate.strength import checkpoint_name
 from trainer.jobs import EVALUATE, FIT
 from trainer.pipeline import Pipeline
 from trainer.recipe import Layered, Recipe, flat_values
@@ -41,8 +42,8 @@ class Choice:
     """
 
     name: str
-    chosen: int
-    last: int
+    chosen: str
+    last: str
     gain: Difference
     prompt: float
     both: float
@@ -76,7 +77,7 @@ def choice(run: Path, subjects: Path | None, work: Path) -> Choice:
         shutil.copytree(run, copy, copy_function=os.link, ignore=shutil.ignore_patterns(".*", "events.jsonl"))
     photos = None if subjects is None else subjects / name
     best, chosen = scored(name, recipe, photos, work)
-    if card_of(best)["checkpoints"][-1]["selected"]:
+    if chosen == str(max(row["step"] for row in card_of(best)["checkpoints"])):  # the last one, as it is
         return Choice(name, chosen, chosen, difference(*[read_scored(best)] * 2), 0.0, 0.0)
     last_recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"choose": "last"})})
     last, step = scored(name, last_recipe, photos, work)
@@ -95,14 +96,15 @@ def likeness_and_prompt(card: dict) -> tuple[float, float]:
     return max(0.0, card["identity"]["of_ceiling"]), 1.0 if prompt is None else prompt
 
 
-def scored(name: str, recipe: Recipe, photos: Path | None, work: Path) -> tuple[Path, int]:
-    """The run folder and the step that was taken. Exits where the fit cannot be reused."""
+def scored(name: str, recipe: Recipe, photos: Path | None, work: Path) -> tuple[Path, str]:
+    """The run folder and the checkpoint that was taken, "400" or "400 at 0.8". Exits where the fit cannot be reused."""
     layered = Layered(recipe, dict.fromkeys(flat_values(recipe), "lock"), work)
     pipeline = Pipeline(find_subject(name, Path.cwd(), photos), layered, work, Console())
     if FIT not in pipeline.run(until=FIT)["reused"]:
         raise SystemExit(f"{name}: its fit cannot be reused: another version made it, or its photos changed")
     summary = pipeline.run(until=EVALUATE)
-    return Path(summary["run"]), summary["stages"][EVALUATE]["chosen_step"]
+    facts = summary["stages"][EVALUATE]
+    return Path(summary["run"]), checkpoint_name(facts["chosen_step"], facts["chosen_strength"])
 
 
 def row(one: Choice) -> str:

@@ -25,6 +25,7 @@ from trainer.evaluate.judge import look, look_at_album
 from trainer.evaluate.prompts import report_prompts
 from trainer.evaluate.sample import Sampling, read_pictures, sample_prompts
 from trainer.evaluate.scorecard import Reals, reals_of
+from trainer.evaluate.strength import weaker
 from trainer.faces.base import Detector, Embedder, get_detector, get_embedder
 from trainer.fit.checkpoint import find_checkpoints
 from trainer.prepare.stage import read_framed, read_split
@@ -82,8 +83,11 @@ def main() -> None:
 
 def scorer_of(run: Path, recipe: Recipe, photos: Path | None, work: Path) -> Scorer:
     """The run's own models, photos and exported checkpoint."""
-    step = json.loads((run / "3_evaluate/stage.json").read_text())["facts"]["chosen_step"]
+    said = json.loads((run / "3_evaluate/stage.json").read_text())["facts"]
+    step, strength = said["chosen_step"], said["chosen_strength"]
     checkpoint = next(c for c in find_checkpoints(run / "2_fit") if c.step == step)
+    if strength != 1.0:
+        (checkpoint,) = weaker(checkpoint, [strength], work / "strengths")
     e, faces, weights = recipe.evaluate, recipe.faces, cache_folder()
     detector = get_detector(weights)
     judge = get_embedder(faces.judge, weights, faces.insightface_pack, faces.insightface_terms_accepted)
@@ -101,7 +105,7 @@ def scorer_of(run: Path, recipe: Recipe, photos: Path | None, work: Path) -> Sco
     who = f"{recipe.prepare.trigger} {recipe.prepare.class_word}"
     prompts = [prompt for prompt in report_prompts(base.prompt_set, who) if prompt.group != "style"]
     sampling = Sampling(e.sampling_steps, e.guidance, e.batch_size, precision)
-    made_by = fingerprint_of(run=str(run), step=step, base=base.sha256, recipe=recipe.sha256())[:16]
+    made_by = fingerprint_of(run=str(run), step=step, strength=strength, base=base.sha256, recipe=recipe.sha256())[:16]
     reals = reals_of(split, split.report, album, strangers)
     return Scorer(base, detector, judge, reals, prompts, sampling, work / made_by)
 

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.evaluate.strength import checkpoint_name
+
 START, END = "<!-- subjects: start -->", "<!-- subjects: end -->"
 HEADER = (
     "| subject | photos fit/select/report | identity | ceiling | floor strangers | floor base | of_ceiling "
@@ -74,12 +76,12 @@ def row(name: str, card: dict | str) -> str:
     if isinstance(card, str):
         return f"| {name} | {card} |"
     identity, photos = card["identity"], card["photos"]
-    step = next(line["step"] for line in card["checkpoints"] if line["selected"])
+    chosen = next(line for line in card["checkpoints"] if line["selected"])
     cells = [
         name, f"{photos['fit']}/{photos['select']}/{photos['report']}",
         *(f"{identity[key]:.3f}" for key in KEYS),
         f"{card['copying']['excess']:+.3f}", f"{card['leak']['excess']:+.3f}", f"{card['prompt']['adapter']:.2f}",
-        f"{card['detection_rate']:.2f}", str(step),
+        f"{card['detection_rate']:.2f}", checkpoint_name(chosen["step"], chosen["strength"]),
         f"{card['cost']['fit_s']:.0f}", f"{card['total_s']:.0f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"

@@ -44,7 +44,7 @@ KEYS: dict[str, Any] = {
     "prompt": ["scorer", "adapter", "base", "change"], "diversity": ["adapter", "base"],
     "sensitivity": ["paraphrase_std"], "by_prompt": ["prompt", "group", "identity", "detected", "prompt_score"],
     "by_pose": ["pose", "pictures", "identity"], "seal": ["broken"],
-    "checkpoints": ["step", "identity_select", "of_ceiling_select", "prompt", "copying", "selected"],
+    "checkpoints": ["step", "strength", "identity_select", "of_ceiling_select", "prompt", "copying", "selected"],
     "cost": ["fit_s", "total_s", "peak_bytes", "images_seen", "stopped_early"], "nulls": None,
 }  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_the_numbers_agree_with_each_other(card: dict[str, Any], trained: dict[s
     assert identity["ci95"][0] <= identity["mean"] <= identity["ci95"][1]
     assert -0.2 < floor < ceiling < 1
     assert card["photos"] == {key: trained["result"]["stages"]["1_prepare"][key] for key in ("fit", "select", "report")}
-    assert [row["step"] for row in card["checkpoints"]] == [4, 8]
+    assert [(row["step"], row["strength"]) for row in card["checkpoints"]] == [(4, 1), (8, 1), (8, 0.8), (8, 0.6)]
     assert [row["step"] for row in card["checkpoints"] if row["selected"]] == [
         trained["result"]["stages"]["4_export"]["step"]
     ]
@@ -147,7 +147,7 @@ def judge(trained: dict[str, Any], random_base: Path, weights: Path, tmp_path: P
     settings = stage.Settings(
         trigger="ohwx", class_word="person", seeds=2, select_prompts=2, sampling=Sampling(2, 2.0, 8),
         false_accept_rate=0.01, bootstrap=200, copying_limit=0.1, gate_engine="dlib", judge_engine="onnx",
-        max_pixels=10**8, seed=0, choose="best", base_pictures=tmp_path / "base_pictures",
+        max_pixels=10**8, seed=0, choose="best", strengths=(), base_pictures=tmp_path / "base_pictures",
     )  # fmt: skip
     detector = get_detector(weights)
     eyes = stage.Eyes(detector, get_embedder("dlib", weights), get_embedder("onnx", weights), AttributeReader(weights))

@@ -34,6 +34,11 @@ def test_ties_go_to_the_earlier_one(identity: float) -> None:
     assert choose(rows, 0.15).step == 100
 
 
+def test_of_one_step_alike_the_stronger_one_is_taken() -> None:
+    rows = [Candidate(200, 0.4, 0.5, 0.0, strength=strength) for strength in (0.6, 1.0, 0.8)]
+    assert choose(rows, 0.15).strength == 1
+
+
 def test_without_a_prompt_score_the_likeness_decides() -> None:
     assert choose([Candidate(100, 0.3, None, 0.0), Candidate(200, 0.4, None, 0.0)], 0.15).step == 200
 

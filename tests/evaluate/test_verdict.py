@@ -6,7 +6,12 @@ import pytest
 
 from trainer.evaluate.verdict import FAIR, STRONG, advice, verdict
 
-RISEN = [{"selected": False, "identity_select": 0.3}, {"selected": True, "identity_select": 0.4}]
+
+def checkpoint(identity: float, selected: bool = False, strength: float = 1.0) -> dict[str, Any]:
+    return {"selected": selected, "identity_select": identity, "strength": strength}
+
+
+RISEN = [checkpoint(0.3), checkpoint(0.4, selected=True), checkpoint(0.35, strength=0.8)]
 TURNED = [{"prompt": "photo of ohwx person, turned left", "group": "pose", "identity": 0.3}]
 
 
@@ -28,7 +33,7 @@ def card(share: float | None = 0.8, **changes: Any) -> dict[str, Any]:
         "leak": {"excess": 0.0, "beside_excess": None, "sexes_change": None},
         "seal": {"broken": 0},
         "photos": {"fit": 15, "report": 5},
-        "checkpoints": [{"selected": False, "identity_select": 0.3}, {"selected": True, "identity_select": 0.32}],
+        "checkpoints": [checkpoint(0.3), checkpoint(0.32, selected=True), checkpoint(0.1, strength=0.8)],
         "by_prompt": [
             {"prompt": "photo of ohwx person, turned left", "group": "pose", "identity": 0.45},
             {"prompt": "photo of ohwx person, busy background", "group": "setting", "identity": 0.1},

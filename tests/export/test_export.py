@@ -113,8 +113,8 @@ def test_tools_find_what_they_show(name: str, exported: Path, trained: dict[str,
 def test_a_known_family_has_the_names_that_tools_know(exported: Path) -> None:
     card = json.loads((exported.parent / "3_evaluate/scorecard.json").read_text())
     card["base"]["name"], card["identity"]["of_ceiling"] = "sdxl", None
-    facts = {"trigger": "ohwx", "class_word": "man", "rank": 8, "step": 4, "licence": "mit", "version": "1",
-             "size_px": 1024, "prediction": "flow", "dora": True, "kind": PERSON}  # fmt: skip
+    facts = {"trigger": "ohwx", "class_word": "man", "rank": 8, "step": 4, "strength": 1.0, "licence": "mit",
+             "version": "1", "size_px": 1024, "prediction": "flow", "dora": True, "kind": PERSON}  # fmt: skip
     said = adapter_metadata(card, facts)
     assert said["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
     assert said["ss_base_model_version"] == "sdxl_base_v1-0"

@@ -30,7 +30,7 @@ class Checks:
     def __call__(self, checkpoint: Checkpoint) -> float:
         """identity x prompt by the gate on the select photos, as `select.choose` ranks it; 0 where it copies."""
         evaluator = self._evaluator
-        _keep_only(evaluator.folder / "samples" / select_tag(checkpoint.step), sha256_of(checkpoint.adapter))
+        _keep_only(evaluator.folder / "samples" / select_tag(checkpoint), sha256_of(checkpoint.adapter))
         found = evaluator.candidate(checkpoint)
         return found.score if found.copying <= evaluator.settings.copying_limit else 0.0
 

@@ -145,7 +145,7 @@ def evaluate_scenes(
     write_json(evaluator.folder / COSINES, asked | {"photos": [], "cosines": []})  # `trainer compare` reads it
     nobody = Reals(split, (), *(np.zeros((0, 0), np.float32),) * 2, None)
     write_report(evaluator.folder / "report.html", card, Shown([], [], adapter, base, nobody), s.trigger)
-    return {"chosen_step": chosen.step, "of_ceiling": None, "verdict": card["verdict"]}
+    return {"chosen_step": chosen.step, "chosen_strength": 1.0, "of_ceiling": None, "verdict": card["verdict"]}
 
 
 def sections(evaluator: SceneEvaluator, adapter: Gallery, base: Gallery) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which checkpoint to export, by the gate on the select photos."""
+"""Which checkpoint to export, and how strong, by the gate on the select photos."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Candidate:
     prompt: float | None
     copying: float
     of_ceiling: float | None = None
+    strength: float = 1.0  # as of `trainer.records.Checkpoint`
 
     @property
     def score(self) -> float:
@@ -28,7 +29,7 @@ class Candidate:
 def choose(candidates: Sequence[Candidate], copying_limit: float) -> Candidate:
     """The highest identity x prompt among those below the copying limit; among all where none is below it.
 
-    Ties go to the earlier checkpoint: less training copies less.
+    Ties go to the earlier checkpoint, since less training copies less, and then to the stronger one.
     """
     honest = [candidate for candidate in candidates if candidate.copying <= copying_limit]
-    return max(honest or candidates, key=lambda c: (c.score, -c.step))
+    return max(honest or candidates, key=lambda c: (c.score, -c.step, c.strength))

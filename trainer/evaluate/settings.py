@@ -35,6 +35,7 @@ class Settings:
     max_pixels: int
     seed: int
     choose: str
+    strengths: tuple[float, ...]
     base_pictures: Path
     checked: Path | None = None
 

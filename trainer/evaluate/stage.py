@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -28,13 +29,15 @@ from trainer.evaluate.sealed import sealed_among
 from trainer.evaluate.select import Candidate, choose
 from trainer.evaluate.settings import Eyes, Photos, Settings
 from trainer.evaluate.sexes import line_of, sex_prompts
+from trainer.evaluate.strength import checkpoint_name, weaker
 from trainer.evaluate.verdict import advice, verdict
 from trainer.faces.base import Embedder
 from trainer.records import Checkpoint, Floats, Prompt
 from trainer.run import sha256_of, write_json
 
 __all__ = ["VERSION", "Evaluator", "Eyes", "Photos", "Settings", "evaluate"]
-VERSION = 7
+VERSION = 8
+STRENGTHS = "strengths"  # weakened copies of the last checkpoint, to look at
 
 
 class Evaluator:
@@ -52,10 +55,12 @@ class Evaluator:
         s, split = self.settings, self.photos.split
         if not split.select:  # made elsewhere, or too few photos to seal any: nothing to choose by
             return [], checkpoints[-1]
-        asked = checkpoints if s.choose == "best" else checkpoints[-1:]
+        if s.choose == "best":
+            asked = [*checkpoints, *weaker(checkpoints[-1], s.strengths, self.folder / STRENGTHS)]
+        else:
+            asked = list(checkpoints[-1:])
         candidates = [self.candidate(checkpoint) for checkpoint in asked]
-        chosen = choose(candidates, s.copying_limit)
-        return candidates, next(c for c in checkpoints if c.step == chosen.step)
+        return candidates, asked[candidates.index(choose(candidates, s.copying_limit))]
 
     def report(self, chosen: Checkpoint) -> tuple[dict[str, Any], Shown]:
         """The judge's part of the scorecard, and what the report shows."""
@@ -123,15 +128,18 @@ class Evaluator:
         """The gate's numbers, from one seed a prompt that the report does not use."""
         prompts = select_prompts(report_prompts(self.base.prompt_set, self.who), self.settings.select_prompts)
         self.base.use_adapter(checkpoint.adapter, folded=True)
-        tag, seeds = select_tag(checkpoint.step), range(self.seeds.stop, self.seeds.stop + 1)
+        tag, seeds = select_tag(checkpoint), range(self.seeds.stop, self.seeds.stop + 1)
         if self.settings.checked is not None:
             take_set(self.settings.checked / tag, self.folder / "samples" / tag)
-        gallery = self._gallery(prompts, tag, f"step {checkpoint.step}", self.eyes.gate, seeds)
+        gallery = self._gallery(
+            prompts, tag, f"step {checkpoint_name(checkpoint.step, checkpoint.strength)}", self.eyes.gate, seeds
+        )
         reals = self._select_reals
         identity = float(gallery.cosines(reals.sealed).mean())
         score = probe.mean_score(self._prompt_scores(gallery))
         copied = reals.copying(gallery.seen)
-        return Candidate(checkpoint.step, identity, score, copied or 0.0, reals.of_ceiling(identity))
+        of_ceiling = reals.of_ceiling(identity)
+        return Candidate(checkpoint.step, identity, score, copied or 0.0, of_ceiling, checkpoint.strength)
 
     def _write_cosines(self, adapter: Gallery, photos: Floats) -> None:
         """cosines.json: what `trainer compare` resamples, and by which pairs; photos by hash, no embedding."""
@@ -247,7 +255,7 @@ def evaluate(
         "sampling": {"seeds": s.seeds, "steps": s.sampling.steps, "guidance": s.sampling.guidance},
         "photos": {"fit": len(split.fit), "select": len(split.select), "report": len(split.report)},
         **judged,
-        "checkpoints": [_checkpoint_row(candidate, chosen.step) for candidate in candidates],
+        "checkpoints": [_checkpoint_row(candidate, chosen) for candidate in candidates],
         "cost": cost | {"total_s": round(cost["total_s"] + time.monotonic() - started, 2)},
     }
     card["verdict"], card["reasons"] = verdict(card, s.copying_limit)
@@ -256,12 +264,15 @@ def evaluate(
     card["nulls"] = why_null(card)
     write_json(evaluator.folder / "scorecard.json", card)
     write_report(evaluator.folder / "report.html", card, shown, s.trigger)
-    return {"chosen_step": chosen.step, "of_ceiling": card["identity"]["of_ceiling"], "verdict": card["verdict"]}
+    shutil.rmtree(evaluator.folder / STRENGTHS, ignore_errors=True)  # export makes the chosen one anew
+    exported = {"chosen_step": chosen.step, "chosen_strength": chosen.strength}
+    return exported | {"of_ceiling": card["identity"]["of_ceiling"], "verdict": card["verdict"]}
 
 
-def select_tag(step: int) -> str:
+def select_tag(checkpoint: Checkpoint) -> str:
     """Where a checkpoint's pictures for the choice lie below `samples`."""
-    return f"select/{step:06d}"
+    weaker_by = "" if checkpoint.strength == 1.0 else f"-{checkpoint.strength:g}"
+    return f"select/{checkpoint.step:06d}{weaker_by}"
 
 
 def people_made_up(galleries: dict[str, Gallery], engine: str) -> Floats:
@@ -275,12 +286,13 @@ def people_made_up(galleries: dict[str, Gallery], engine: str) -> Floats:
     return np.concatenate(found).astype(np.float32)
 
 
-def _checkpoint_row(candidate: Candidate, chosen: int) -> dict[str, Any]:
+def _checkpoint_row(candidate: Candidate, chosen: Checkpoint) -> dict[str, Any]:
     return {
         "step": candidate.step,
+        "strength": candidate.strength,
         "identity_select": candidate.identity,
         "of_ceiling_select": candidate.of_ceiling,
         "prompt": candidate.prompt,
         "copying": candidate.copying,
-        "selected": candidate.step == chosen,
+        "selected": (candidate.step, candidate.strength) == (chosen.step, chosen.strength),
     }

@@ -118,10 +118,11 @@ def advice(card: dict[str, Any], copying_limit: float, shows: Mapping[str, int] 
 
 
 def _still_rising(checkpoints: list[dict[str, Any]]) -> bool:
-    """Whether the last checkpoint was chosen and is well above the one before."""
-    if len(checkpoints) < 2:
+    """Whether the last checkpoint was chosen, at its full strength, and is well above the one before."""
+    whole = [row for row in checkpoints if row["strength"] == 1.0]
+    if len(whole) < 2:
         return False
-    before, last = checkpoints[-2:]
+    before, last = whole[-2:]
     return bool(last["selected"] and last["identity_select"] > RISING * before["identity_select"])
 
 

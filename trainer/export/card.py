@@ -46,7 +46,7 @@ It works with the base that it was made for, at {size_px} px, and carries that b
 base, these prompts and {steps} sampling steps at guidance {guidance:g}; other settings, prompts, merges or a second
 adapter were not measured.
 
-Made by Likeness {version} with recipe `{recipe}` ({recipe_hash}), checkpoint of step {step}, rank {rank}. Base
+Made by Likeness {version} with recipe `{recipe}` ({recipe_hash}), checkpoint of step {step}{weaker}, rank {rank}. Base
 {base_hash}.
 """
 SHOWN_PROMPTS = 6
@@ -84,6 +84,7 @@ def model_card(card: dict[str, Any], facts: dict[str, Any]) -> str:
         guidance=card["sampling"]["guidance"],
         recipe=card["recipe"]["name"],
         recipe_hash=card["recipe"]["sha256"][:12],
+        weaker="" if facts["strength"] == 1.0 else f" with {facts['strength']:.0%} of its change",
         **{name: facts[name] for name in ("trigger", "class_word", "size_px", "version", "step", "rank")},
     )
 

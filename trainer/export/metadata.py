@@ -27,7 +27,7 @@ PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, str]:
     """Every key of an exported file but the hashes of its weights.
 
-    `card` is the scorecard; `facts` holds trigger, class_word, rank, step, licence, version, size_px,
+    `card` is the scorecard; `facts` holds trigger, class_word, rank, step, strength, licence, version, size_px,
     prediction, dora and kind.
     """
     called = f"{facts['trigger']} {facts['class_word']}"
@@ -43,6 +43,7 @@ def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, s
         "likeness.recipe": card["recipe"]["name"],
         "likeness.recipe_sha256": card["recipe"]["sha256"],
         "likeness.step": str(facts["step"]),
+        "likeness.strength": f"{facts['strength']:g}",
         "likeness.judge": card["judge"]["name"],
         "likeness.mean": _number(identity["mean"]),
         "likeness.ceiling": _number(identity["ceiling"]),

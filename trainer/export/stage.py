@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer.adapter import Tensors, kind_of, read_adapter, stamped, tensors_sha256, write_adapter
+from trainer.adapter import Tensors, kind_of, read_adapter, scaled, stamped, tensors_sha256, write_adapter
 from trainer.bases.base import Base
 from trainer.errors import IntegrityError
 from trainer.export.card import model_card
@@ -22,7 +22,7 @@ from trainer.layouts.layers import read_layers, to_kohya
 from trainer.records import Checkpoint
 from trainer.run import sha256_of, write_json, write_text
 
-VERSION = 3
+VERSION = 4
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -44,13 +44,15 @@ class Settings:
 def export(
     checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settings, judge: Judge | None, folder: Path
 ) -> dict[str, Any]:
-    """Write the adapter, its kohya twin, the card and the manifest; returns the stage's facts.
+    """Write the adapter at its strength, its kohya twin, the card and the manifest; returns the stage's facts.
 
     `base` was just read from its files. Raises IntegrityError, naming the layer, when a written file is not taken
     whole or does not make the scored pictures or their likeness.
     """
     card = json.loads((evaluated / "scorecard.json").read_text(encoding="utf-8"))
     tensors, _ = read_adapter(checkpoint.adapter)
+    if checkpoint.strength != 1.0:
+        tensors = scaled(tensors, checkpoint.strength)
     tensors = {name: tensor.to(DTYPES[settings.dtype]) for name, tensor in tensors.items()}
     facts = _facts(checkpoint, base, settings) | {"dora": kind_of(tensors) == "dora"}
     metadata = adapter_metadata(card, facts)
@@ -63,7 +65,12 @@ def export(
         parity[twin.name] = check_twin(base, twin, tensors, evaluated, judge)
     write_text(folder / "README.md", model_card(card, facts))
     write_manifest(folder, card, tensors, parity)
-    said = {"step": checkpoint.step, "parity_levels": worst(parity.values()), "bytes": adapter.stat().st_size}
+    said = {
+        "step": checkpoint.step,
+        "strength": checkpoint.strength,
+        "parity_levels": worst(parity.values()),
+        "bytes": adapter.stat().st_size,
+    }
     return said | ({"no_kohya": reason} if reason else {})
 
 
@@ -79,6 +86,7 @@ def _facts(checkpoint: Checkpoint, base: Base, settings: Settings) -> dict[str, 
     """What the card and the metadata say besides the scorecard."""
     return {
         "step": checkpoint.step,
+        "strength": checkpoint.strength,
         "version": version("likeness-trainer"),
         "kind": settings.kind,
         "trigger": settings.trigger,
