@@ -69,9 +69,14 @@ def picture_doubts(card: dict[str, Any]) -> list[str]:
     said = []
     if None not in (diversity["adapter"], diversity["base"]) and diversity["adapter"] < ALIKE * diversity["base"]:
         said.append("pictures of one prompt are all alike: different seeds hardly change them")
-    if None not in (prompt["adapter"], prompt["base"]) and prompt["adapter"] < DEAF * prompt["base"]:
+    if _is_deaf(prompt):
         said.append("much less of what is asked for is shown than by the base alone")
     return said
+
+
+def _is_deaf(prompt: Mapping[str, Any]) -> bool:
+    """Whether the adapter shows much less of what is asked for than the base alone."""
+    return None not in (prompt["adapter"], prompt["base"]) and prompt["adapter"] < DEAF * prompt["base"]
 
 
 def _likeness_doubts(card: dict[str, Any]) -> list[str]:
@@ -112,6 +117,8 @@ def advice(card: dict[str, Any], copying_limit: float, shows: Mapping[str, int] 
         said.append("lower fit.steps, or add photos from other days and places: it repeats what it has seen")
     if card["detection_rate"] < 0.95:
         said.append("lower fit.learning_rate: pictures without a face come from a fit that broke the base")
+    if _is_deaf(card["prompt"]) and card["checkpoints"]:
+        said.append("try it weaker, with the same fit: --set 'evaluate.strengths=[0.8, 0.6]'")
     if _still_rising(card["checkpoints"]):
         said.append("raise fit.steps: the likeness was still rising at the last checkpoint")
     return said
