@@ -12,6 +12,7 @@ import fakes
 import numpy as np
 import pytest
 import reseed
+import strengths
 
 import subjects
 
@@ -66,6 +67,20 @@ def test_fakes_are_set_beside_the_adapter(
     assert (cells[0], len(cells)) == ("zelda", len(fakes.HEADER))
     unseen, copies = float(cells[-2]), float(cells[-1])
     assert unseen < 0.1 < copies
+
+
+def test_every_strength_is_set_beside_the_adapter_as_it_is(
+    at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (at_home / "people").mkdir()
+    (at_home / "people/zelda").symlink_to(at_home / "subjects/zelda/photos")
+    arguments = ["runs/zelda/latest", "--subjects", "people", "--strengths", "0.5"]
+    rows = said(strengths.main, monkeypatch, capsys, *arguments)[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[:2] for row in cells] == [["zelda", "8"], ["zelda", "8 at 0.5"]]
+    assert {len(row) for row in cells} == {strengths.HEADER.count("|") - 1}
+    made = at_home / "build/strengths/zelda"
+    assert len(list(made.glob("*/8/samples/adapter/*.png"))) == len(list(made.glob("*/8-at-0.5/samples/adapter/*.png")))
 
 
 def test_the_parts_of_an_evaluation_are_timed(
