@@ -82,7 +82,7 @@ def fast(random_base: Path) -> list[str]:
         "base.path": random_base, "fit.steps": 8, "fit.checkpoint_every": 4, "fit.batch_size": 2, "fit.rank": 4,
         "fit.alpha": 4, "fit.wordings": 2, "fit.prior_batch": 1, "fit.prior_rows": 8, "fit.prior_pictures": 2,
         "evaluate.seeds": 1, "evaluate.sampling_steps": 2, "evaluate.select_prompts": 2,
-        "evaluate.bootstrap": 100,
+        "evaluate.bootstrap": 100, "evaluate.strengths": "[]",  # a random base never listens
     }  # fmt: skip
     return [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
 

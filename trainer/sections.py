@@ -267,8 +267,8 @@ class EvaluateSection(Section):
     """The first of those seeds; the others follow it. One more, after the last, is for choosing the checkpoint."""
     choose: Literal["best", "last"] = "best"
     """Which checkpoint to export: the best on the select photos, or the last whatever it is."""
-    strengths: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = ()
-    """Shares of the last checkpoint's change to the base, such as 0.8, that may be exported in place of the whole."""
+    strengths: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.8, 0.6)
+    """Shares of the last checkpoint's change to the base, tried where the best one shows under 0.7 of what is asked."""
     select_prompts: Annotated[int, Field(ge=1, le=40)] = 6
     """Prompts per checkpoint when choosing; the report uses all of them."""
     sampling_steps: Annotated[int, Field(ge=1, le=200)] = 16

@@ -30,13 +30,13 @@ from trainer.evaluate.select import Candidate, choose
 from trainer.evaluate.settings import Eyes, Photos, Settings
 from trainer.evaluate.sexes import line_of, sex_prompts
 from trainer.evaluate.strength import checkpoint_name, weaker
-from trainer.evaluate.verdict import advice, verdict
+from trainer.evaluate.verdict import DEAF, advice, verdict
 from trainer.faces.base import Embedder
 from trainer.records import Checkpoint, Floats, Prompt
 from trainer.run import sha256_of, write_json
 
 __all__ = ["VERSION", "Evaluator", "Eyes", "Photos", "Settings", "evaluate"]
-VERSION = 8
+VERSION = 9
 STRENGTHS = "strengths"  # weakened copies of the last checkpoint, to look at
 
 
@@ -55,12 +55,18 @@ class Evaluator:
         s, split = self.settings, self.photos.split
         if not split.select:  # made elsewhere, or too few photos to seal any: nothing to choose by
             return [], checkpoints[-1]
-        if s.choose == "best":
-            asked = [*checkpoints, *weaker(checkpoints[-1], s.strengths, self.folder / STRENGTHS)]
-        else:
-            asked = list(checkpoints[-1:])
+        asked = list(checkpoints if s.choose == "best" else checkpoints[-1:])
         candidates = [self.candidate(checkpoint) for checkpoint in asked]
-        return candidates, asked[candidates.index(choose(candidates, s.copying_limit))]
+        chosen = choose(candidates, s.copying_limit)
+        if s.choose == "best" and self._is_deaf(chosen):
+            asked += weaker(checkpoints[-1], s.strengths, self.folder / STRENGTHS)
+            candidates += [self.candidate(checkpoint) for checkpoint in asked[len(candidates) :]]
+            chosen = choose(candidates, s.copying_limit)
+        return candidates, asked[candidates.index(chosen)]
+
+    def _is_deaf(self, candidate: Candidate) -> bool:
+        """Whether it shows so little of what is asked for that less of it may be more; CLIPScore has no such scale."""
+        return self.scorer == probe.NAME and candidate.prompt is not None and candidate.prompt < DEAF
 
     def report(self, chosen: Checkpoint) -> tuple[dict[str, Any], Shown]:
         """The judge's part of the scorecard, and what the report shows."""

@@ -118,7 +118,7 @@ def advice(card: dict[str, Any], copying_limit: float, shows: Mapping[str, int] 
     if card["detection_rate"] < 0.95:
         said.append("lower fit.learning_rate: pictures without a face come from a fit that broke the base")
     if _is_deaf(card["prompt"]) and card["checkpoints"]:
-        said.append("try it weaker, with the same fit: --set 'evaluate.strengths=[0.8, 0.6]'")
+        said.append("lower fit.steps, by half for example: it learned the person too hard to listen")
     if _still_rising(card["checkpoints"]):
         said.append("raise fit.steps: the likeness was still rising at the last checkpoint")
     return said
