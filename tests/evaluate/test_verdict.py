@@ -125,7 +125,7 @@ def test_where_nothing_stands_out_there_is_no_advice() -> None:
         ({"copying": {"excess": 0.11}}, "lower fit.steps"),
         ({"detection_rate": 0.9}, "lower fit.learning_rate"),
         ({"checkpoints": RISEN}, "raise fit.steps"),
-        ({"prompt": {"adapter": 0.3}}, "too hard to listen"),
+        ({"prompt": {"adapter": 0.3}}, "lower fit.steps, by half"),
     ],
 )
 def test_each_number_that_stands_out_brings_one_advice(changes: dict[str, Any], said: str) -> None:
