@@ -9,7 +9,7 @@ import pytest
 from trainer.console import Console
 from trainer.errors import PhotosError
 from trainer.pipeline import Pipeline
-from trainer.prepare import stage
+from trainer.prepare import account
 from trainer.recipe import load_recipe
 from trainer.records import Split
 from trainer.subject import find_subject
@@ -34,7 +34,7 @@ class Vault:
             file.write_bytes(data)
 
 
-dealt = stage.deal
+dealt = account.deal
 
 
 def pipeline(photos: Path, fast: list[str], *more: str) -> Pipeline:
@@ -57,7 +57,7 @@ def test_sealed_photos_are_gone_before_the_first_crop_and_nobody_misses_them_unt
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vault = Vault(photos, roles)
-    monkeypatch.setattr(stage, "deal", vault.deal)
+    monkeypatch.setattr(account, "deal", vault.deal)
     fitted = pipeline(photos, fast, *more).run(until="2_fit")
     assert len(vault.kept) >= 2 * len(roles)
     assert not any(file.exists() for file in vault.kept)
