@@ -14,7 +14,7 @@ import typer
 from trainer.cli_adapters import add_adapter_commands
 from trainer.cli_parts import DEFAULT_RECIPE, add_part_commands
 from trainer.cli_plan import add_plan_command
-from trainer.cli_run import carry_out
+from trainer.cli_run import Json, Overrides, carry_out
 from trainer.console import Console
 from trainer.errors import UsageError
 
@@ -32,10 +32,8 @@ SubjectName = Annotated[str, typer.Argument(help="Plain name of the person, such
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Recipe name or .yaml file.")]
 PhotosFolder = Annotated[Path | None, typer.Option("--photos", help="Folder or .zip; else subjects/NAME/photos.")]
 Reference = Annotated[Path | None, typer.Option("--reference", help="A photo of the person: whose album it is.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one value: section.key=value.")]
 RunsFolder = Annotated[Path, typer.Option("--out", help="Where runs are kept.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Do finished stages again.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.")]
 
 
 def _add_stage_command(command: str, until: str, words: str) -> None:

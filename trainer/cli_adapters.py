@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from trainer.cli_run import carry_out
+from trainer.cli_run import Json, carry_out
 from trainer.console import Console
 from trainer.errors import UsageError
 
 File = Annotated[Path, typer.Argument(help="An adapter file, made by any tool.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.")]
 
 
 def add_adapter_commands(app: typer.Typer) -> None:

@@ -6,11 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.cli_run import carry_out
+from trainer.cli_run import Json, Overrides, carry_out
 from trainer.console import Console
 
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one value: section.key=value.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.")]
 DEFAULT_RECIPE = "portrait-tiny"
 
 

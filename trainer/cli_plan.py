@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainer.cli_run import carry_out
+from trainer.cli_run import Json, Overrides, carry_out
 from trainer.console import Console
 from trainer.errors import MissingPartError
 
@@ -27,10 +27,8 @@ def add_plan_command(app: typer.Typer) -> None:
         memory: Annotated[
             str | None, typer.Option("--memory", help="Such as 12GB; else all that the device has.")
         ] = None,
-        overrides: Annotated[
-            list[str] | None, typer.Option("--set", help="Override one value: section.key=value.")
-        ] = None,
-        json: Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.")] = False,
+        overrides: Overrides = None,
+        json: Json = False,
     ) -> None:
         """Predict the memory and time of a fit, and choose what makes it fit; nothing is brought."""
         carry_out("plan", json, lambda console: _planned(recipe, memory, overrides or [], console))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -13,6 +13,8 @@ from trainer.errors import GateMissed, Interrupted, MissingPartError, TrainerErr
 from trainer.processes import index
 
 Work = Callable[[Console], dict[str, Any]]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one value: section.key=value.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on stdout.")]
 
 
 def carry_out(command: str, json: bool, work: Work, follow: Callable[[Console], None] | None = None) -> None:
