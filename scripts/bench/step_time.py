@@ -1,14 +1,16 @@
 """What a step costs at real shapes: our loop beside the bare forward and backward pass with the same adapter, and
-beside diffusers' own script.
+beside the scripts of diffusers and kohya.
 
-    python scripts/bench/step_time.py --base sd15 --steps 6 [--diffusers FOLDER]
+    python scripts/bench/step_time.py --base sd15 --steps 6 [--diffusers FOLDER] [--kohya FOLDER]
     python scripts/bench/step_time.py --base sdxl --blocks 2 --px 512
 
 The UNet has the full configuration (`--blocks N`: at most N transformer blocks a layer, to fit a small machine) and
 random weights; so have the VAE and the text encoder of sd15, which diffusers' script uses in every step. Those of sdxl
 are tiny: ours has let go of them by then. One sample a step, no prior. Each side runs in a process of its own, one
 after the other; the first step, which warms up, does not count. `--diffusers` names a checkout of that library: its
-`train_dreambooth_lora.py` gets the same base, picture, rank and precision, else its defaults.
+`train_dreambooth_lora.py` gets the same base, picture, rank and precision, else its defaults. `--kohya` names one of
+kohya-ss/sd-scripts: its `train_network.py` gets them too, with cached latents, torch's own attention and the UNet
+alone, as ours. Each may have an interpreter of its own, with the versions that it asks for.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import itertools
 import json
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +28,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,9 +53,9 @@ def main() -> None:
     parser.add_argument("--targets", choices=("attention", "attention+conv"), default="attention")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--diffusers", type=Path, help="also time the script of this checkout (sd15)")
-    parser.add_argument(
-        "--peer-python", default=sys.executable, help="interpreter whose torchvision that script imports"
-    )
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter of that script")
+    parser.add_argument("--kohya", type=Path, help="also time sd-scripts of this checkout (sd15)")
+    parser.add_argument("--kohya-python", default=sys.executable, help="interpreter of sd-scripts")
     parser.add_argument("--side", choices=("ours", "bare"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -74,26 +78,30 @@ def compare(args: argparse.Namespace) -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[side] = json.loads(done.stdout.splitlines()[-1])
             print(side, json.dumps(found[side]), flush=True)
-        if args.diffusers:
-            found["diffusers"] = diffusers_script(args, folder)
-            print("diffusers", json.dumps(found["diffusers"]), flush=True)
-            print(f"diffusers / ours: {found['diffusers']['median_s'] / found['ours']['median_s']:.3f}")
+        for peer, script in (("diffusers", diffusers_script), ("kohya", kohya_script)):
+            if getattr(args, peer):
+                found[peer] = script(args, folder)
+                print(peer, json.dumps(found[peer]), flush=True)
+                print(f"{peer} / ours: {found[peer]['median_s'] / found['ours']['median_s']:.3f}", flush=True)
         print(f"ours / bare: {found['ours']['median_s'] / found['bare']['median_s']:.3f}")
 
 
 def ours(args: argparse.Namespace) -> dict:
     """`trainer.fit.stage.fit` with the recipe of that base."""
+    said = {"batch_size": 1, "rank": RANK, "alpha": RANK, "targets": args.targets, "wordings": 1}
+    return timed_fit(args.base, load(args), args.steps, args.folder, said)
+
+
+def timed_fit(name: str, base: Any, steps: int, folder: Path, said: dict[str, object]) -> dict:
+    """A fit on one picture, without a prior, with the recipe of that name but for what is `said` of its section fit."""
     from trainer.console import Console
     from trainer.fit import stage
     from trainer.recipe import load_recipe
 
-    said = {
-        "fit.steps": args.steps + 1, "fit.checkpoint_every": args.steps + 1, "fit.batch_size": 1, "fit.rank": RANK,
-        "fit.alpha": RANK, "fit.targets": args.targets, "fit.prior_batch": 0, "fit.wordings": 1, "fit.mirror": "false",
-    }  # fmt: skip
-    recipe = load_recipe(args.base, [f"{key}={value}" for key, value in said.items()]).recipe.fit
-    values = {name: getattr(recipe, name) for name in stage.Settings.__slots__ if name != "trigger"}
-    base, console, times = load(args), Console(quiet=True), []
+    said |= {"steps": steps + 1, "checkpoint_every": steps + 1, "prior_batch": 0, "mirror": "false"}
+    recipe = load_recipe(name, [f"fit.{key}={value}" for key, value in said.items()]).recipe.fit
+    values = {key: getattr(recipe, key) for key in stage.Settings.__slots__ if key != "trigger"}
+    console, times = Console(quiet=True), []
 
     @contextmanager
     def progress(label: str, total: int):
@@ -106,8 +114,8 @@ def ours(args: argparse.Namespace) -> dict:
         yield tick
 
     console.progress = progress
-    (args.folder / "ours").mkdir()
-    stage.fit(sample(args.folder, base.size_px), base, stage.Settings("ohwx", **values), args.folder / "ours", console)
+    (folder / "ours").mkdir()
+    stage.fit(sample(folder, base.size_px), base, stage.Settings("ohwx", **values), folder / "ours", console)
     return said_of(times)
 
 
@@ -135,23 +143,52 @@ def bare(args: argparse.Namespace) -> dict:
 
 
 def diffusers_script(args: argparse.Namespace, folder: Path) -> dict:
-    """`examples/dreambooth/train_dreambooth_lora.py`, timed by what its progress bar says and watched from outside."""
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    (folder / "0.png").rename(pictures / "0.png")
+    """`examples/dreambooth/train_dreambooth_lora.py`."""
     said = {
-        "pretrained_model_name_or_path": folder / "base", "instance_data_dir": pictures, "output_dir": folder / "peer",
+        "pretrained_model_name_or_path": folder / "base", "instance_data_dir": pictures_of(folder, "pictures"),
         "instance_prompt": "photo of ohwx person", "resolution": args.px or 512, "train_batch_size": 1, "rank": RANK,
-        "max_train_steps": args.steps + 1, "mixed_precision": {"bf16": "bf16", "fp32": "no"}[args.precision],
+        "max_train_steps": args.steps + 1, "mixed_precision": mixed(args), "output_dir": folder / "peer",
     }  # fmt: skip
     script = args.diffusers / "examples" / "dreambooth" / "train_dreambooth_lora.py"
-    command = [args.peer_python, str(script), *(f"--{key}={value}" for key, value in said.items())]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0) as process:
+    return watched([args.peer_python, str(script), *(f"--{key}={value}" for key, value in said.items())])
+
+
+def kohya_script(args: argparse.Namespace, folder: Path) -> dict:
+    """`train_network.py` of sd-scripts; the tokenizer lies where it would keep the hub's."""
+    pictures = pictures_of(folder, "kohya/100_ohwx person")
+    shutil.copytree(folder / "base" / "tokenizer", folder / "tokenizers" / "openai_clip-vit-large-patch14")
+    said = {
+        "pretrained_model_name_or_path": folder / "base", "tokenizer_cache_dir": folder / "tokenizers",
+        "train_data_dir": pictures.parent, "resolution": args.px or 512, "output_dir": folder / "peer",
+        "network_module": "networks.lora", "network_dim": RANK, "network_alpha": RANK, "train_batch_size": 1,
+        "max_train_steps": args.steps + 1, "mixed_precision": mixed(args), "save_model_as": "safetensors",
+    }  # fmt: skip
+    flags = ("--cache_latents", "--network_train_unet_only", "--sdpa")
+    command = [args.kohya_python, "train_network.py", *(f"--{key}={value}" for key, value in said.items()), *flags]
+    return watched(command, args.kohya)
+
+
+def pictures_of(folder: Path, name: str) -> Path:
+    """A folder of the one picture alone."""
+    pictures = folder / name
+    pictures.mkdir(parents=True)
+    shutil.copy(folder / "0.png", pictures)
+    return pictures
+
+
+def mixed(args: argparse.Namespace) -> str:
+    """The precision as accelerate spells it."""
+    return {"bf16": "bf16", "fp32": "no"}[args.precision]
+
+
+def watched(command: list[str], folder: Path | None = None) -> dict:
+    """A script, timed by what its progress bar says and watched from outside."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0) as process:
         times, line, peak, all_said = [], b"", 0, b""
         while piece := process.stderr.read(1):
             line = b"" if piece in b"\r\n" else line + piece
             all_said += piece
-            shown = re.search(rb"Steps:.* (\d+)/\d+ \[$", line) if piece == b"[" else None
+            shown = re.search(rb"[Ss]teps:.* (\d+)/\d+ \[$", line) if piece == b"[" else None
             if shown and int(shown[1]) == len(times) + 1:
                 times.append(time.monotonic())
                 peak = peak_bytes(process.pid)
