@@ -4,11 +4,9 @@
 
 FOLDER of `--subjects` holds one folder of photos a person, that of `--diffusers` a checkout of the library. Its script,
 `examples/dreambooth/train_dreambooth_lora.py`, runs with its README's settings (500 steps of 1, 1e-4, constant) on the
-photos that our run may fit, one run after the other. Both adapters are scored by `trainer evaluate --adapter` on the
-photos that our run sealed for its report, which neither has seen. Seconds are those of the whole command, from its
-start to its end; ours are `trainer fit`, photos checked and sealed included, at several numbers of steps, of which the
-warm-up takes a fifth, 20 at most. What `scripts/bench/subjects.py` left in `--runs` stands for the default recipe: its
-seconds are those of prepare and fit.
+photos that our run may fit, one run after the other. Ours is `trainer fit` with each `--recipe`, photos checked and
+sealed included. Seconds are those of the whole command, from its start to its end. Then both adapters are scored by
+`trainer evaluate --adapter` on the photos that our run sealed for its report, which neither has seen.
 
 What is there already is read back, so an interrupted benchmark goes on where it stopped. `--peer-python` is for a
 machine whose torchvision, which that script imports, belongs to another interpreter.
@@ -22,12 +20,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "trainer" / "bases" / "portrait_tiny"
+PEER = "diffusers"
 PROMPT = "photo of ohwx person"
 README_SETTINGS = {
     "instance_prompt": PROMPT, "resolution": "128", "train_batch_size": "1", "gradient_accumulation_steps": "1",
@@ -42,73 +42,78 @@ def main() -> None:
     parser.add_argument("--diffusers", type=Path, required=True)
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--steps", type=int, nargs="+", default=[50], help="of our fits")
-    parser.add_argument("--runs", type=Path, help="OUT/runs of scripts/bench/subjects.py")
+    parser.add_argument("--recipe", nargs="+", default=["portrait-tiny-quick"], help="of our fits")
     parser.add_argument("--out", type=Path, default=Path("build/likeness"))
     args = parser.parse_args()
     names = args.only or sorted(path.name for path in args.subjects.iterdir() if path.is_dir())
-    kinds = [f"ours_{steps}" for steps in args.steps] + ["default"] * bool(args.runs)
-    print(header(kinds), flush=True)
+    for name in names:  # all times before the first score: they lie close together, whatever else the machine does
+        for side in (*args.recipe, PEER):
+            kept(name, f"{side}_s", args, lambda: run(side, name, args))  # noqa: B023
+            print(name, side, f"{read(name, args)[f'{side}_s']:.0f} s", flush=True)
+    print(header(args.recipe))
     rows = []
     for name in names:
-        rows.append(measured(name, args))
-        print(line(name, rows[-1], kinds), flush=True)
-    print(line("**mean**", {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}, kinds))
+        for side in (*args.recipe, PEER):
+            kept(name, side, args, lambda: scored(name, adapter_of(side, name, args), args))  # noqa: B023
+        rows.append(read(name, args))
+        print(line(name, rows[-1], args.recipe), flush=True)
+    print(line("**mean**", {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}, args.recipe))
 
 
-def measured(name: str, args: argparse.Namespace) -> dict[str, float]:
-    """Seconds and `of_ceiling` of the peer and of ours at each number of steps; kept in OUT/NAME.json."""
-    kept = args.out / f"{name}.json"
-    found: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
-    for steps in args.steps:
-        if f"ours_{steps}_s" not in found:
-            adapter, found[f"ours_{steps}_s"] = ours(name, steps, args)
-            found[f"ours_{steps}"] = scored(name, adapter, args)
-            kept.write_text(json.dumps(found))
-    if args.runs and "default" not in found:
-        run = args.runs / name / "latest"
-        stages = [json.loads((run / stage / "stage.json").read_text()) for stage in ("1_prepare", "2_fit")]
-        found["default_s"] = sum(stage["seconds"] for stage in stages)
-        found["default"] = scored(name, run / "4_export" / f"{name}.safetensors", args)
-        kept.write_text(json.dumps(found))
-    if "peer_s" not in found:
-        adapter, found["peer_s"] = peer(name, args)
-        found["peer"] = scored(name, adapter, args)
-        kept.write_text(json.dumps(found))
-    return found
+def kept(name: str, key: str, args: argparse.Namespace, measure: Callable[[], float]) -> None:
+    """Measure it, unless OUT/NAME.json has it."""
+    found = read(name, args)
+    if key not in found:
+        found[key] = measure()
+        (args.out / f"{name}.json").write_text(json.dumps(found))
 
 
-def ours(name: str, steps: int, args: argparse.Namespace) -> tuple[Path, float]:
-    """The last checkpoint of `trainer fit`, and the seconds of the command. Deals the photos for the others."""
-    out = args.out / f"ours_{steps}"
+def read(name: str, args: argparse.Namespace) -> dict[str, float]:
+    """Seconds and `of_ceiling` of each side, as far as they are measured."""
+    file = args.out / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def run(side: str, name: str, args: argparse.Namespace) -> float:
+    """Seconds of the command."""
+    return peer(name, args) if side == PEER else ours(side, name, args)
+
+
+def adapter_of(side: str, name: str, args: argparse.Namespace) -> Path:
+    """What that command wrote: of ours, the last checkpoint."""
+    if side == PEER:
+        return args.out / PEER / name / "pytorch_lora_weights.safetensors"
+    from trainer.fit.checkpoint import find_checkpoints
+
+    return find_checkpoints(args.out / side / name / "latest" / "2_fit")[-1].adapter
+
+
+def ours(recipe: str, name: str, args: argparse.Namespace) -> float:
+    """`trainer fit`. Deals the photos for the other side."""
+    out = args.out / recipe
     shutil.rmtree(out / name, ignore_errors=True)
-    said = [f"fit.steps={steps}", f"fit.checkpoint_every={min(100, steps)}", f"fit.warmup_steps={min(20, steps // 5)}"]
-    command = ["fit", name, "--photos", str(args.subjects / name), "--out", str(out)]
-    seconds = timed([sys.executable, "-m", "trainer", *command, *(part for one in said for part in ("--set", one))])
-    run = out / name / "latest"
-    split = json.loads((run / "1_prepare" / "split.json").read_text())
+    command = ["fit", name, "--recipe", recipe, "--photos", str(args.subjects / name), "--out", str(out)]
+    seconds = timed([sys.executable, "-m", "trainer", *command])
+    split = json.loads((out / name / "latest" / "1_prepare" / "split.json").read_text())
     for role in ("fit", "report"):
         folder = args.out / "dealt" / name / role
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for photo in split[role]:
             shutil.copy(args.subjects / name / photo, folder)
-    from trainer.fit.checkpoint import find_checkpoints
-
-    return find_checkpoints(run / "2_fit")[-1].adapter, seconds
+    return seconds
 
 
-def peer(name: str, args: argparse.Namespace) -> tuple[Path, float]:
-    """The adapter of diffusers' script, and the seconds of its command."""
-    out = args.out / "peer" / name
+def peer(name: str, args: argparse.Namespace) -> float:
+    """The script of diffusers."""
+    out = args.out / PEER / name
     shutil.rmtree(out, ignore_errors=True)
     said = README_SETTINGS | {
         "pretrained_model_name_or_path": str(BASE), "output_dir": str(out),
         "instance_data_dir": str(args.out / "dealt" / name / "fit"),
     }  # fmt: skip
     script = args.diffusers / "examples" / "dreambooth" / "train_dreambooth_lora.py"
-    seconds = timed([args.peer_python, str(script), *(f"--{key}={value}" for key, value in said.items())])
-    return out / "pytorch_lora_weights.safetensors", seconds
+    return timed([args.peer_python, str(script), *(f"--{key}={value}" for key, value in said.items())])
 
 
 def scored(name: str, adapter: Path, args: argparse.Namespace) -> float:
@@ -128,17 +133,17 @@ def timed(command: list[str]) -> float:
     return time.monotonic() - started
 
 
-def header(kinds: list[str]) -> str:
+def header(recipes: list[str]) -> str:
     cells = ["subject", "diffusers s", "its of_ceiling"]
-    for kind in kinds:
-        cells += [kind.replace("ours_", "ours, steps: ") + ", s", "of_ceiling", "times as fast"]
+    for recipe in recipes:
+        cells += [f"{recipe}, s", "of_ceiling", "times as fast"]
     return "| " + " | ".join(cells) + " |\n|" + "---|" * len(cells)
 
 
-def line(name: str, row: dict[str, float], kinds: list[str]) -> str:
-    cells = [name, f"{row['peer_s']:.0f}", f"{row['peer']:.3f}"]
-    for kind in kinds:
-        cells += [f"{row[f'{kind}_s']:.0f}", f"{row[kind]:.3f}", f"{row['peer_s'] / row[f'{kind}_s']:.1f}"]
+def line(name: str, row: dict[str, float], recipes: list[str]) -> str:
+    cells = [name, f"{row[f'{PEER}_s']:.0f}", f"{row[PEER]:.3f}"]
+    for one in recipes:
+        cells += [f"{row[f'{one}_s']:.0f}", f"{row[one]:.3f}", f"{row[f'{PEER}_s'] / row[f'{one}_s']:.1f}"]
     return "| " + " | ".join(cells) + " |"
 
 
