@@ -6,11 +6,12 @@ beside the scripts of diffusers and kohya.
 
 The UNet has the full configuration (`--blocks N`: at most N transformer blocks a layer, to fit a small machine) and
 random weights; so have the VAE and the text encoder of sd15, which diffusers' script uses in every step. Those of sdxl
-are tiny: ours has let go of them by then. One sample a step, no prior. Each side runs in a process of its own, one
-after the other; the first step, which warms up, does not count. `--diffusers` names a checkout of that library: its
-`train_dreambooth_lora.py` gets the same base, picture, rank and precision, else its defaults. `--kohya` names one of
-kohya-ss/sd-scripts: its `train_network.py` gets them too, with cached latents, torch's own attention and the UNet
-alone, as ours. Each may have an interpreter of its own, with the versions that it asks for.
+are tiny: ours has let go of them by then, and the script of diffusers spends next to nothing on them. One sample a
+step, no prior. Each side runs in a process of its own, one after the other; the first step, which warms up, does not
+count. `--diffusers` names a checkout of that library: its `train_dreambooth_lora.py` or `_sdxl.py` gets the same base,
+picture, rank and precision, else its defaults. `--kohya` names one of kohya-ss/sd-scripts: its `train_network.py` gets
+them too, with cached latents, torch's own attention and the UNet alone, as ours. Each may have an interpreter of its
+own, with the versions that it asks for.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--targets", choices=("attention", "attention+conv"), default="attention")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--diffusers", type=Path, help="also time the script of this checkout (sd15)")
+    parser.add_argument("--diffusers", type=Path, help="also time the script of this checkout")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of that script")
     parser.add_argument("--kohya", type=Path, help="also time sd-scripts of this checkout (sd15)")
     parser.add_argument("--kohya-python", default=sys.executable, help="interpreter of sd-scripts")
@@ -143,20 +144,21 @@ def bare(args: argparse.Namespace) -> dict:
 
 
 def diffusers_script(args: argparse.Namespace, folder: Path) -> dict:
-    """`examples/dreambooth/train_dreambooth_lora.py`."""
+    """`examples/dreambooth/train_dreambooth_lora.py`, or its twin for SDXL."""
     said = {
         "pretrained_model_name_or_path": folder / "base", "instance_data_dir": pictures_of(folder, "pictures"),
         "instance_prompt": "photo of ohwx person", "resolution": args.px or 512, "train_batch_size": 1, "rank": RANK,
         "max_train_steps": args.steps + 1, "mixed_precision": mixed(args), "output_dir": folder / "peer",
     }  # fmt: skip
-    script = args.diffusers / "examples" / "dreambooth" / "train_dreambooth_lora.py"
+    twin = {"sd15": "", "sdxl": "_sdxl"}[args.base]
+    script = args.diffusers / "examples" / "dreambooth" / f"train_dreambooth_lora{twin}.py"
     return watched([args.peer_python, str(script), *(f"--{key}={value}" for key, value in said.items())])
 
 
 def kohya_script(args: argparse.Namespace, folder: Path) -> dict:
     """`train_network.py` of sd-scripts; the tokenizer lies where it would keep the hub's."""
     pictures = pictures_of(folder, "kohya/100_ohwx person")
-    shutil.copytree(folder / "base" / "tokenizer", folder / "tokenizers" / "openai_clip-vit-large-patch14")
+    write_tokenizer(folder / "base" / "tokenizer", folder / "tokenizers" / "openai_clip-vit-large-patch14")
     said = {
         "pretrained_model_name_or_path": folder / "base", "tokenizer_cache_dir": folder / "tokenizers",
         "train_data_dir": pictures.parent, "resolution": args.px or 512, "output_dir": folder / "peer",
@@ -166,6 +168,15 @@ def kohya_script(args: argparse.Namespace, folder: Path) -> dict:
     flags = ("--cache_latents", "--network_train_unet_only", "--sdpa")
     command = [args.kohya_python, "train_network.py", *(f"--{key}={value}" for key, value in said.items()), *flags]
     return watched(command, args.kohya)
+
+
+def write_tokenizer(source: Path, folder: Path) -> None:
+    """The same tokenizer in the two files that transformers 4 reads."""
+    shutil.copytree(source, folder)
+    model = json.loads((source / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
 
 
 def pictures_of(folder: Path, name: str) -> Path:
