@@ -23,6 +23,7 @@ from trainer.records import RGB
 SIZE_PX = 128
 WORDS = ["photo of ohwx person", "photo of person, smiling"]
 PICTURES: list[RGB] = list(np.random.default_rng(0).integers(0, 256, (2, SIZE_PX, SIZE_PX, 3), np.uint8))
+WHERE = torch.tensor([200, 700]), torch.arange(2)  # noise levels, and places in the batch
 TO_PICTURE = {"num_inference_steps": 2, "height": SIZE_PX, "width": SIZE_PX, "output_type": "np"}
 
 
@@ -67,7 +68,7 @@ def stock(folder: Path, **parts: Any) -> Any:
 def fixed_batch(base: Base) -> Examples:
     latents, text = base.encode_images(PICTURES), base.encode_texts(WORDS)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-    return examples_of(base, Batch(latents, text, torch.ones_like(latents[:, :1]), noise, torch.tensor([200, 700])))
+    return examples_of(base, Batch(latents, text, torch.ones_like(latents[:, :1]), noise, *WHERE))
 
 
 @dataclass

@@ -29,7 +29,7 @@ class Refused:
 def write_sheet(folder: Path, refused: Sequence[Refused], max_pixels: int) -> None:
     """Write sheet.png from the samples in `folder/images` and the rejected photos."""
     samples = [_opened(file) for file in sorted((folder / "images").glob("*.png"))]
-    side = samples[0].width
+    side = min(max(sample.size) for sample in samples)
     small = max(MIN_TILE_PX, side // SMALL)
     tiles = [_tile(one, small, max_pixels) for one in refused[:MAX_REJECTED]]
     if len(refused) > MAX_REJECTED:
@@ -37,7 +37,7 @@ def write_sheet(folder: Path, refused: Sequence[Refused], max_pixels: int) -> No
     width = side * min(COLUMNS, len(samples))
     upper, lower = _height(len(samples), side, width), _height(len(tiles), small, width)
     sheet = Image.new("RGB", (width, upper + lower), "white")
-    _paste(sheet, samples, side, 0)
+    _paste(sheet, [_padded(sample, side) for sample in samples], side, 0)
     _paste(sheet, tiles, small, upper)
     sheet.save(folder / "sheet.png")
 
@@ -72,6 +72,11 @@ def _paste(sheet: Image.Image, tiles: Iterable[Image.Image], side: int, top: int
     columns = max(1, sheet.width // side)
     for index, tile in enumerate(tiles):
         sheet.paste(tile, (side * (index % columns), top + side * (index // columns)))
+
+
+def _padded(sample: Image.Image, side: int) -> Image.Image:
+    """A sample of another shape whole in a white square of this side."""
+    return sample if sample.size == (side, side) else ImageOps.pad(sample, (side, side), color="white")
 
 
 def _opened(file: Path) -> Image.Image:
