@@ -108,6 +108,10 @@ class Jobs:
         if self.adapter is not None:
             settings = replace(settings, seal_all=True, min_photos=MIN_SCORED_PHOTOS)
 
+        if p.max_aspect > 1 and not settings.shapes:
+            said = f"at {settings.size_px} px no other shape keeps to prepare.max_aspect={p.max_aspect:g}"
+            self.console.say(f"{said}: samples are squares")
+
         def work(part: Path) -> dict[str, Any]:
             if not self.kind.has_face:
                 return scenes.prepare_scenes(self.album, settings, p.framing, part, self.console)

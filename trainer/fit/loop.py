@@ -160,7 +160,7 @@ class Loop:
         return whole
 
     def _examples(self, step: int, part: int) -> list[tuple[Examples, torch.Tensor]]:
-        """What is asked at once, each of one shape: rows of the step's batch, with their places in it, then the prior's."""
+        """What is asked at once, each of one shape: rows of the step's batch and their places in it, then the prior."""
         s = self.settings
         size = s.batch_size * self.parts
         levels = len(self.base.schedule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ COLUMNS = 8
 SMALL = 2  # rejected tiles in the width of a sample
 MAX_REJECTED = 64
 MIN_TILE_PX = 64
+MAX_SHEET_PX = 2**25  # of the samples together: 100 MB in memory
 GRAY, DARK, LIGHT = "#b0b0b0", "#202020", "#ffffff"
 
 
@@ -27,9 +29,9 @@ class Refused:
 
 
 def write_sheet(folder: Path, refused: Sequence[Refused], max_pixels: int) -> None:
-    """Write sheet.png from the samples in `folder/images` and the rejected photos."""
-    samples = [_opened(file) for file in sorted((folder / "images").glob("*.png"))]
-    side = min(max(sample.size) for sample in samples)
+    """Write sheet.png from the samples in `folder/images` and the rejected photos; many large ones are shown smaller."""
+    samples = sorted((folder / "images").glob("*.png"))
+    side = max(MIN_TILE_PX, min(*(_longest(file) for file in samples), math.isqrt(MAX_SHEET_PX // len(samples))))
     small = max(MIN_TILE_PX, side // SMALL)
     tiles = [_tile(one, small, max_pixels) for one in refused[:MAX_REJECTED]]
     if len(refused) > MAX_REJECTED:
@@ -37,7 +39,7 @@ def write_sheet(folder: Path, refused: Sequence[Refused], max_pixels: int) -> No
     width = side * min(COLUMNS, len(samples))
     upper, lower = _height(len(samples), side, width), _height(len(tiles), small, width)
     sheet = Image.new("RGB", (width, upper + lower), "white")
-    _paste(sheet, [_padded(sample, side) for sample in samples], side, 0)
+    _paste(sheet, (_padded(_opened(file), side) for file in samples), side, 0)
     _paste(sheet, tiles, small, upper)
     sheet.save(folder / "sheet.png")
 
@@ -74,8 +76,14 @@ def _paste(sheet: Image.Image, tiles: Iterable[Image.Image], side: int, top: int
         sheet.paste(tile, (side * (index % columns), top + side * (index // columns)))
 
 
+def _longest(file: Path) -> int:
+    """The longer side in pixels; nothing is decoded."""
+    with Image.open(file) as image:
+        return max(image.size)
+
+
 def _padded(sample: Image.Image, side: int) -> Image.Image:
-    """A sample of another shape whole in a white square of this side."""
+    """All of a sample in a square of this side, on white where it is no square."""
     return sample if sample.size == (side, side) else ImageOps.pad(sample, (side, side), color="white")
 
 
