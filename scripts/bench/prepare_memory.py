@@ -2,10 +2,10 @@
 
     python scripts/bench/prepare_memory.py [--pictures FOLDER] [--photos 100 500 2000] [--width 2016] [--set KEY=VALUE]…
 
-FOLDER holds photos of one person (the demo's by default). Each photo of an album is one of them turned, zoomed, shifted,
-mirrored and lit a little otherwise, with noise of its own, before a wall of this width and three quarters of it as high,
-so that hardly any two are the same shot; 5% of the files end early. `prepare.burst` is 1: faces that look the same do not
-make a burst of them. The time is of this machine, with whatever else it did.
+FOLDER holds photos of one person (the demo's by default). Each photo of an album is one of them turned, zoomed,
+shifted, mirrored and lit a little otherwise, with noise of its own, before a wall of this width and three quarters of
+it as high, so that hardly any two are the same shot; 5% of the files end early. `prepare.burst` is 1: faces that look
+the same do not make a burst of them. The time is of this machine, with whatever else it did.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ def main() -> None:
         rejected = ", ".join(f"{number} {code}" for code, number in facts["rejected"].items())
         print(f"| {count} | {broken} | {facts['shots']} | {rejected} | {seconds:.0f} | {peaks[-1]:.2f} |", flush=True)
         shutil.rmtree(home)
-    print(
-        f"most {max(peaks):.2f} GB, under {LIMIT_GB}: {max(peaks) < LIMIT_GB}; last over first {peaks[-1] / peaks[0]:.2f}"
-    )
+    most, grown = max(peaks), peaks[-1] / peaks[0]
+    print(f"most {most:.2f} GB, under {LIMIT_GB}: {most < LIMIT_GB}; the last over the first {grown:.2f}")
 
 
 def read(path: Path) -> RGB:

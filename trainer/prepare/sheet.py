@@ -29,7 +29,7 @@ class Refused:
 
 
 def write_sheet(folder: Path, refused: Sequence[Refused], max_pixels: int) -> None:
-    """Write sheet.png from the samples in `folder/images` and the rejected photos; many large ones are shown smaller."""
+    """Write sheet.png from the samples in `folder/images` and the rejected photos; many large ones are shrunk."""
     samples = sorted((folder / "images").glob("*.png"))
     side = max(MIN_TILE_PX, min(*(_longest(file) for file in samples), math.isqrt(MAX_SHEET_PX // len(samples))))
     small = max(MIN_TILE_PX, side // SMALL)
