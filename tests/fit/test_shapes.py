@@ -15,7 +15,7 @@ from conftest import hashes, interrupted_at
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_loop import SETTINGS, losses
+from test_loop import SETTINGS, assert_near, fit_in_two
 from test_plan import settings_of
 from tiny_bases import SAVERS
 
@@ -145,9 +145,16 @@ def test_parts_of_a_step_add_up_to_the_whole_one(
     monkeypatch.setattr(loop, "METRICS_EVERY", 1)
     whole = fit(shaped, load(), tmp_path / "whole", prior_batch=2)
     parts = fit(shaped, load(), tmp_path / "parts", batch_size=2, accumulation=2, prior_batch=1)
-    assert losses(parts) == pytest.approx(losses(whole), abs=2e-4)
-    for name, tensor in adapter(whole).items():
-        torch.testing.assert_close(adapter(parts)[name], tensor, rtol=1e-2, atol=1e-4)
+    assert_near(parts, whole)
+
+
+def test_two_processes_make_the_steps_of_one_with_twice_the_batch(
+    shaped: Path, random_base: Path, load: Callable[[], Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "METRICS_EVERY", 1)
+    fit_in_two(shaped, random_base, tmp_path / "two")
+    alone = {"steps": 4, "checkpoint_every": 4, "batch_size": 2, "prior_batch": 2, "prior_rows": 8}
+    assert_near(tmp_path / "two", fit(shaped, load(), tmp_path / "one", **alone))
 
 
 def test_the_bad_sample_of_any_shape_is_named(
