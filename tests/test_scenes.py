@@ -70,9 +70,9 @@ def test_pictures_are_checked_sealed_framed_and_captioned(pictures: Path, tmp_pa
 
 def test_the_middle_is_taken_or_the_whole_on_white() -> None:
     wide = texture(3)
-    middle = framed(wide, "centre", 160)
+    middle = framed(wide, "centre", (160, 160))
     assert np.abs(middle.astype(int) - wide[:, 40:200]).mean() < 1
-    whole = framed(wide, "whole", 240)
+    whole = framed(wide, "whole", (240, 240))
     assert (whole[:39] == 255).all()
     assert (whole[-39:] == 255).all()
     assert np.abs(whole[40:200].astype(int) - wide).mean() < 1

@@ -18,7 +18,7 @@ from trainer.recipe import Recipe
 from trainer.records import Checkpoint
 from trainer.run import Stage, sha256_of
 from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of, load_base
-from trainer.sections import FitSection
+from trainer.sections import FitSection, Section
 from trainer.subject import Subject
 from trainer.weights import MASKS, WEIGHTS, cache_folder, needed
 
@@ -28,19 +28,20 @@ if TYPE_CHECKING:
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
 OF_FIT = ("fit_s", "peak_bytes", "images_seen", "stopped_early")  # what the scorecard says of the cost
-YOUNGER = ("text_encoder_rate",)
+YOUNGER = ("text_encoder_rate", "max_aspect")
 MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class BaseFacts:
-    """Name, folder, hash and picture size of the base."""
+    """Name, folder, hash and picture size of the base, and the steps of that size."""
 
     name: str
     folder: str
     sha256: str
     size_px: int
+    step_px: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Jobs:
             "version": stage.VERSION,
             "photos": self.photo_hashes,
             "refused": [asdict(one) for one in self.album.refused],
-            "prepare": p.model_dump(mode="json"),
+            "prepare": decides(p, set()),
             "gate": self.recipe.faces.gate,
             "size_px": self.base.size_px,
             "seal_all": self.adapter is not None,
@@ -92,9 +93,12 @@ class Jobs:
             "subject": self.subject.name,
             "mask": self.mask,
         }
+        if p.max_aspect > 1:
+            inputs["step_px"] = self.base.step_px
         settings = stage.Settings(
             limits=Limits(**{name: getattr(p, name) for name in Limits.__slots__}),
             size_px=self.base.size_px,
+            step_px=self.base.step_px,
             reference=self.reference,
             subject=self.subject.name,
             mask=self.mask,
@@ -103,6 +107,10 @@ class Jobs:
         )
         if self.adapter is not None:
             settings = replace(settings, seal_all=True, min_photos=MIN_SCORED_PHOTOS)
+
+        if p.max_aspect > 1 and not settings.shapes:
+            said = f"at {settings.size_px} px no other shape keeps to prepare.max_aspect={p.max_aspect:g}"
+            self.console.say(f"{said}: samples are squares")
 
         def work(part: Path) -> dict[str, Any]:
             if not self.kind.has_face:
@@ -287,7 +295,7 @@ class Jobs:
     def base(self) -> BaseFacts:
         """What the fingerprints and the scorecard need of the base; the model itself is loaded where it works."""
         base = self._load_base(self.recipe.fit.precision)
-        return BaseFacts(base.name, base.folder, base.sha256, base.size_px)
+        return BaseFacts(base.name, base.folder, base.sha256, base.size_px, base.step_px)
 
     @property
     def _scoring(self) -> Scoring:
@@ -305,9 +313,15 @@ class Jobs:
 
 
 def decides_fit(chosen: FitSection) -> dict[str, Any]:
-    """What of the section a fit hangs on. Keys younger than fits that still hold are left out where they are off."""
-    off = {name for name in YOUNGER if getattr(chosen, name) == FitSection.model_fields[name].default}
-    return chosen.model_dump(mode="json", exclude={"trackers"} | off)
+    """What of the section a fit hangs on."""
+    return decides(chosen, {"trackers"})
+
+
+def decides(chosen: Section, unused: set[str]) -> dict[str, Any]:
+    """What of a section a stage hangs on. Keys younger than stages that still hold are left out where they are off."""
+    fields = type(chosen).model_fields
+    off = {name for name in YOUNGER if name in fields and getattr(chosen, name) == fields[name].default}
+    return chosen.model_dump(mode="json", exclude=unused | off)
 
 
 def hash_of_reference(reference: Path | None) -> str | None:

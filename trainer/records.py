@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float32]
 Role = Literal["fit", "select", "report"]
 Box = tuple[float, float, float, float]
 Square = tuple[float, float, float]  # left, top, side in pixels
+Shape = tuple[int, int]  # width, height in pixels of a sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,21 @@ class PhotoFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Crop:
+    """A part of a photo, in its pixels, and the sample of the same shape that it becomes.
+
+    Attributes:
+        size: (width, height) of the sample.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    size: Shape
+
+
+@dataclass(frozen=True, slots=True)
 class Photo:
     """A usable photo of the subject, before the seal.
 
@@ -86,7 +102,7 @@ class Photo:
         face: the subject's, in pixels of the upright photo.
         embedding: the gate's (d,) unit vector.
         frame: the square of the photo to learn from, in the base's framing.
-        framings: squares by name, where others than that one are learned from.
+        framings: parts by name, where others than that square are learned from.
         measured: the numbers of `trainer.prepare.quality` and of the framing.
         warnings: codes of what is below a threshold but kept.
     """
@@ -101,7 +117,7 @@ class Photo:
     frame: Square
     measured: Mapping[str, float | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    framings: Mapping[str, Square] = field(default_factory=dict)
+    framings: Mapping[str, Crop] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +165,7 @@ class Sample:
     """One training sample of 1_prepare: a framed picture and its caption.
 
     Attributes:
-        path: PNG of the base's resolution.
+        path: PNG of the base's resolution, or of a bucket of about as many pixels.
         face_box: the face in that picture, as fractions of its width and height (left, top, right, bottom).
         mask: a gray PNG of the same size, white where the loss should look closer; None: in the face's box.
     """

@@ -133,6 +133,12 @@ class PrepareSection(Section):
     """
     max_upscale: Annotated[float, Field(ge=1.0, le=16.0)] | None = None
     """Largest enlargement of a photo in a sample; a framing that needs more is left out. None: any."""
+    max_aspect: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0
+    """Most times that a sample's one side may be as long as the other. 1: squares. More: buckets of other shapes.
+
+    They have at most as many pixels as the square of `base.size_px` (arXiv 2307.01952, section 2.3). A face's square
+    goes on into the photo around it; pictures of a style or brand take the bucket nearest to their own shape.
+    """
     same_person: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.3
     """Gate similarity to the consensus below which a photo is always `other-person`.
 

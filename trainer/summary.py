@@ -27,6 +27,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
         rows.append(("they show", ", ".join(f"{word} {count}" for word, count in prepared["shows"].items())))
     if prepared["lacks"]:
         rows.append(("none shows", f"{', '.join(prepared['lacks'])}: add such photos"))
+    if sizes := prepared.get("sizes"):
+        rows.append(("samples", ", ".join(f"{count} of {size}" for size, count in sizes.items())))
     rows += _captions(prepared["captions"])
     if "2_fit" in stages:
         fitted = stages["2_fit"]

@@ -83,10 +83,10 @@ def loss_of(base: Base, samples: Path, s: stage.Settings) -> float:
     found = read_samples(samples)
     cache = build_cache(found, [[sample.caption] for sample in found], base, False, 1.0, lambda: None)
     rows = torch.arange(8) % 2
-    latents = cache.latents[rows, 0]
+    latents, weight = (torch.stack([of[row][0] for row in rows.tolist()]) for of in (cache.latents, cache.weight))
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
     batch = Batch(
-        latents, cache.texts[cache.said[rows, 0, 0]], cache.weight[rows, 0], noise, torch.arange(8) * 120 + 60
+        latents, cache.texts[cache.said[rows, 0, 0]], weight, noise, torch.arange(8) * 120 + 60, torch.arange(8)
     )
     with torch.no_grad():
         return float(diffusion_loss(base, examples_of(base, batch), s.weighting, s.min_snr_gamma).mean())

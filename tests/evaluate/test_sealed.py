@@ -36,6 +36,13 @@ def test_a_sealed_photo_among_the_samples_is_named_even_shrunk(album: Album, wei
     assert found(samples, album, ["8", "9", "10"], weights) == [1]
 
 
+def test_a_sealed_photo_in_a_sample_of_another_shape_is_named(album: Album, weights: Path) -> None:
+    portrait = album.portraits["9"]
+    tall = np.concatenate([portrait, np.repeat(portrait[-1:], 90, 0)])
+    assert found([tall], album, ["8", "9", "10"], weights) == [1]
+    assert found([np.ascontiguousarray(tall[:, ::-1])], album, ["8", "10"], weights) == []
+
+
 def test_nothing_sealed_is_nothing_found(album: Album, weights: Path) -> None:
     assert found(album.framed(["0"]), Album({}, {}), [], weights) == []
     assert found([], album, ["0"], weights) == []

@@ -25,11 +25,18 @@ def cache_of(samples: int, views: int = 2) -> Cache:
     text = torch.stack([said // WORDINGS, said % WORDINGS], -1).view(-1, 2, 1).float()
     texts = Conditioning(torch.cat([text, torch.full((1, 2, 1), -1.0)]), torch.arange(len(text) + 1.0)[:, None])
     weight = marks[:, :, None, None, None].expand(samples, views, 1, 2, 2)
-    return Cache(latents, texts, said, len(text), weight)
+    return Cache(list(latents), texts, said, len(text), list(weight))
+
+
+def whole(cache: Cache, step: int, size: int, seed: int = 0, dropout: float = 0.0, density: str = "uniform") -> Batch:
+    """The batch of a step where all samples have one shape."""
+    (batch,) = batch_of(cache, step, size, seed, LEVELS, dropout, density)
+    assert batch.places.tolist() == list(range(size))
+    return batch
 
 
 def batches(cache: Cache, steps: int, size: int, seed: int = 0, dropout: float = 0.0) -> list[Batch]:
-    return [batch_of(cache, step, size, seed, LEVELS, dropout) for step in range(steps)]
+    return [whole(cache, step, size, seed, dropout) for step in range(steps)]
 
 
 def marks_of(batch: Batch) -> list[int]:
@@ -39,17 +46,17 @@ def marks_of(batch: Batch) -> list[int]:
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 2**31 - 1), st.integers(0, 10_000))
 def test_a_batch_is_a_function_of_seed_and_step(samples: int, size: int, seed: int, step: int) -> None:
     cache = cache_of(samples)
-    once = batch_of(cache, step, size, seed, LEVELS, 0.5)
+    once = whole(cache, step, size, seed, 0.5)
     torch.manual_seed(step)  # neither the global generator nor other batches take part
-    batch_of(cache, step + 1, size, seed, LEVELS, 0.5)
-    again = batch_of(cache, step, size, seed, LEVELS, 0.5)
+    whole(cache, step + 1, size, seed, 0.5)
+    again = whole(cache, step, size, seed, 0.5)
     assert torch.equal(once.text.text, again.text.text)
     assert all(torch.equal(getattr(once, name), getattr(again, name)) for name in Batch.__slots__ if name != "text")
 
 
 def test_other_seeds_and_steps_bring_other_noise() -> None:
     cache = cache_of(12)
-    noises = [batch_of(cache, step, 4, seed, LEVELS, 0.0).noise for step in range(3) for seed in range(3)]
+    noises = [whole(cache, step, 4, seed).noise for step in range(3) for seed in range(3)]
     assert len({tuple(noise.flatten().tolist()) for noise in noises}) == 9
 
 
@@ -84,7 +91,7 @@ def test_views_and_epochs_are_mixed() -> None:
 
 @given(st.integers(1, 64), st.integers(0, 999), st.integers(0, 99))
 def test_noise_levels_are_in_range_and_evenly_spread(size: int, step: int, seed: int) -> None:
-    levels = batch_of(cache_of(3), step, size, seed, LEVELS, 0.0).timesteps
+    levels = whole(cache_of(3), step, size, seed).timesteps
     assert levels.dtype == torch.int64
     assert 0 <= int(levels.min()) <= int(levels.max()) < LEVELS
     gaps = levels.sort().values.diff()
@@ -99,7 +106,7 @@ def test_captions_are_dropped_at_their_rate(share: float) -> None:
 
 def test_logit_normal_levels_follow_their_density() -> None:
     cache, rows = cache_of(3), 500
-    drawn = torch.cat([batch_of(cache, step, 8, 0, LEVELS, 0.0, "logit-normal").timesteps for step in range(rows)])
+    drawn = torch.cat([whole(cache, step, 8, density="logit-normal").timesteps for step in range(rows)])
     assert 0 <= int(drawn.min()) <= int(drawn.max()) < LEVELS
     logits = torch.logit((drawn + 0.5) / LEVELS)
     assert abs(float(logits.mean())) < 0.05

@@ -72,11 +72,11 @@ def test_both_views_are_encoded_with_their_captions(samples: Path, base: Base) -
     found = read_samples(samples)
     wordings = [[sample.caption, "photo of ohwx person"] for sample in found]
     cache = build_cache(found, wordings, base, True, 2.0, lambda: ticks.append(1))
-    assert cache.latents.shape == (2, 2, 4, 16, 16)
-    assert cache.weight.shape == (2, 2, 1, 16, 16)
+    assert [views.shape for views in cache.latents] == [(2, 4, 16, 16)] * 2
+    assert [views.shape for views in cache.weight] == [(2, 1, 16, 16)] * 2
     assert len(ticks) == 2
     ramp = np.asarray(Image.open(found[0].path))
-    torch.testing.assert_close(cache.latents[0, 1], base.encode_images([ramp[:, ::-1]])[0], rtol=0, atol=0)
+    torch.testing.assert_close(cache.latents[0][1], base.encode_images([ramp[:, ::-1]])[0], rtol=0, atol=0)
     texts = base.encode_texts(["photo of ohwx person, turned left", "photo of ohwx person, turned right", ""])
     assert cache.said.shape == (2, 2, 2)
     assert len(cache.texts) == 4  # each different caption once
@@ -84,12 +84,12 @@ def test_both_views_are_encoded_with_their_captions(samples: Path, base: Base) -
     assert torch.equal(cache.texts.text[cache.said[1, 0, 1]], base.encode_texts(["photo of ohwx person"]).text[0])
     assert torch.equal(cache.texts.text[cache.empty], texts.text[2])
     assert not torch.equal(texts.text[0], texts.text[1])
-    assert torch.equal(cache.weight[0, 1], cache.weight[0, 0].flip(-1))
-    assert float(cache.weight[0, 0, 0, 0, 0]) == pytest.approx(2 * float(cache.weight[0, 1, 0, 0, 0]))
+    assert torch.equal(cache.weight[0][1], cache.weight[0][0].flip(-1))
+    assert float(cache.weight[0][0, 0, 0, 0]) == pytest.approx(2 * float(cache.weight[0][1, 0, 0, 0]))
 
 
 def test_without_mirroring_there_is_one_view(samples: Path, base: Base) -> None:
     found = read_samples(samples)
     cache = build_cache(found, [[sample.caption] for sample in found], base, False, 1.0, lambda: None)
-    assert cache.latents.shape[1] == cache.said.shape[1] == cache.weight.shape[1] == 1
-    assert torch.equal(cache.weight, torch.ones_like(cache.weight))
+    assert len(cache.latents[0]) == cache.said.shape[1] == len(cache.weight[0]) == 1
+    assert all(torch.equal(weight, torch.ones_like(weight)) for weight in cache.weight)

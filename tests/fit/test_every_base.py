@@ -23,6 +23,7 @@ from trainer.records import RGB
 SIZE_PX = 128
 WORDS = ["photo of ohwx person", "photo of person, smiling"]
 PICTURES: list[RGB] = list(np.random.default_rng(0).integers(0, 256, (2, SIZE_PX, SIZE_PX, 3), np.uint8))
+WHERE = torch.tensor([200, 700]), torch.arange(2)  # noise levels, and places in the batch
 TO_PICTURE = {"num_inference_steps": 2, "height": SIZE_PX, "width": SIZE_PX, "output_type": "np"}
 
 
@@ -67,7 +68,7 @@ def stock(folder: Path, **parts: Any) -> Any:
 def fixed_batch(base: Base) -> Examples:
     latents, text = base.encode_images(PICTURES), base.encode_texts(WORDS)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-    return examples_of(base, Batch(latents, text, torch.ones_like(latents[:, :1]), noise, torch.tensor([200, 700])))
+    return examples_of(base, Batch(latents, text, torch.ones_like(latents[:, :1]), noise, *WHERE))
 
 
 @dataclass
@@ -174,7 +175,10 @@ def test_noising_and_target_are_the_scheduler_s(name: str, folder: Path) -> None
     torch.testing.assert_close(target, plain.get_velocity(latents, noise, levels) if velocity else noise)
 
 
-def test_an_answer_is_the_one_that_the_stock_pipeline_steps_by(name: str, folder: Path) -> None:
+@pytest.mark.parametrize(("height", "width"), [(SIZE_PX, SIZE_PX), (160, 96)])
+def test_an_answer_is_the_one_that_the_stock_pipeline_steps_by(
+    height: int, width: int, name: str, folder: Path
+) -> None:
     base, pipeline = load(name, folder), stock(folder)
     given: list[tuple[torch.Tensor, ...]] = []
     step = pipeline.scheduler.step
@@ -186,20 +190,21 @@ def test_an_answer_is_the_one_that_the_stock_pipeline_steps_by(name: str, folder
 
     pipeline.scheduler.step = record
     generator = torch.Generator().manual_seed(7)
-    pipeline(prompt=WORDS[0], guidance_scale=0.0 if name == "z-image" else 1.0, generator=generator, **TO_PICTURE)
+    asked = TO_PICTURE | {"height": height, "width": width, "guidance_scale": 0.0 if name == "z-image" else 1.0}
+    pipeline(prompt=WORDS[0], generator=generator, **asked)
     (answer, time, seen), *_ = given
     level = (base.schedule.times - time).abs().argmin()[None]
     assert float(base.schedule.times[level]) == pytest.approx(float(time), abs=1e-2)
     with torch.no_grad():
-        again = base.predict(as_latents(name, seen), level, base.encode_texts(WORDS[:1]))
-    torch.testing.assert_close(again, as_latents(name, answer), rtol=1e-3, atol=1e-4)
+        again = base.predict(as_latents(name, seen, height, width), level, base.encode_texts(WORDS[:1]))
+    torch.testing.assert_close(again, as_latents(name, answer, height, width), rtol=1e-3, atol=1e-4)
 
 
-def as_latents(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """(1, channels, height, width) of what some pipelines keep as tokens, of 128 px."""
+def as_latents(name: str, tensor: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(1, channels, height, width) of what some pipelines keep as tokens, of a picture of this size."""
     if name in ("flux1", "qwen-image"):
-        return unpacked(tensor, 16, 16)
-    return tensor.transpose(1, 2).reshape(1, 32, 8, 8) if name == "flux2-klein" else tensor
+        return unpacked(tensor, height // 8, width // 8)
+    return tensor.transpose(1, 2).reshape(1, 32, height // 16, width // 16) if name == "flux2-klein" else tensor
 
 
 def test_the_empty_caption_is_what_guidance_leads_away_from(name: str, folder: Path) -> None:

@@ -91,11 +91,10 @@ def test_two_parts_make_the_step_of_one_batch(samples: Path, random_base: Path, 
     assert_near(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_two_processes_make_the_steps_of_one_with_twice_the_batch(
-    samples: Path, random_base: Path, tmp_path: Path
-) -> None:
+def fit_in_two(samples: Path, base: Path, folder: Path) -> None:
+    """The same by two processes, one row and one of the prior each."""
     here = Path(__file__).resolve().parent
-    script, folder = tmp_path / "launched.py", tmp_path / "two"
+    script = folder.with_name("launched.py")
     script.write_text(LAUNCHED.format(tests=str(here.parent), here=str(here)))
     folder.mkdir()
     # What `accelerate launch` calls; by itself it starts several processes on a CPU through MPI alone.
@@ -105,13 +104,19 @@ def test_two_processes_make_the_steps_of_one_with_twice_the_batch(
         "PYTHONPATH": str(here.parent.parent),
     }  # fmt: skip
     done = subprocess.run(
-        [*command, str(samples), str(random_base), str(folder)], env=environment, capture_output=True, text=True,
+        [*command, str(samples), str(base), str(folder)], env=environment, capture_output=True, text=True,
         check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_make_the_steps_of_one_with_twice_the_batch(
+    samples: Path, random_base: Path, tmp_path: Path
+) -> None:
+    fit_in_two(samples, random_base, tmp_path / "two")
     fit(samples, random_base, tmp_path / "one", batch_size=2, prior_batch=2)
-    assert_near(folder, tmp_path / "one")
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "metrics.jsonl"]
+    assert_near(tmp_path / "two", tmp_path / "one")
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["checkpoints", "metrics.jsonl"]
 
 
 def test_gradient_checkpointing_changes_no_bit(plain: Path, samples: Path, random_base: Path, tmp_path: Path) -> None:

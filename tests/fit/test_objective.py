@@ -57,7 +57,9 @@ def batch(base: Base, size: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(0)
     latents, noise = (torch.randn((size, 4, 16, 16), generator=generator) for _ in range(2))
     text = base.encode_texts(["photo of ohwx person"] * size)
-    return Batch(latents, text, torch.ones(size, 1, 16, 16), noise, torch.tensor([0, 300, 700, 999][:size]))
+    return Batch(
+        latents, text, torch.ones(size, 1, 16, 16), noise, torch.tensor([0, 300, 700, 999][:size]), torch.arange(size)
+    )
 
 
 def by_hand(base: Base, given: Batch) -> torch.Tensor:

@@ -31,7 +31,8 @@ def cache(samples: Path, base: Base) -> Cache:
 
 
 def build(base: Base, cache: Cache, captions: list[list[str]], pictures: int = PICTURES, seed: int = 0) -> Prior:
-    return build_prior(base, cache, captions, pictures, ROWS, seed, lambda: None)
+    (prior,) = build_prior(base, cache, captions, pictures, ROWS, seed, lambda: None)
+    return prior
 
 
 @pytest.fixture
@@ -76,8 +77,8 @@ def test_seed_and_step_decide_everything(base: Base, cache: Cache, captions: lis
     again, other = build(base, cache, captions), build(base, cache, captions, seed=1)
     assert torch.equal(again.wanted, prior.wanted)
     assert not torch.equal(other.noisy, prior.noisy)
-    assert torch.equal(prior_rows(prior, 5, 4, 0).noisy, prior_rows(prior, 5, 4, 0).noisy)
-    assert not torch.equal(prior_rows(prior, 5, 4, 0).noisy, prior_rows(prior, 6, 4, 0).noisy)
+    assert torch.equal(prior_rows([prior], 5, 4, 0).noisy, prior_rows([prior], 5, 4, 0).noisy)
+    assert not torch.equal(prior_rows([prior], 5, 4, 0).noisy, prior_rows([prior], 6, 4, 0).noisy)
 
 
 def test_an_untouched_adapter_has_no_loss_on_it_and_a_moved_one_learns_it_back(random_base: Path, prior: Prior) -> None:
@@ -91,7 +92,7 @@ def test_an_untouched_adapter_has_no_loss_on_it_and_a_moved_one_learns_it_back(r
         moved = float(diffusion_loss(base, every_row(prior), "uniform", None).mean())
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     for step in range(15):
-        diffusion_loss(base, prior_rows(prior, step, 8, 0), "uniform", None).mean().backward()
+        diffusion_loss(base, prior_rows([prior], step, 8, 0), "uniform", None).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():

@@ -178,7 +178,7 @@ def test_a_sample_that_is_no_number_is_named_before_it_moves_the_weights(
 
     def spoilt(self: loop.Loop, *rest: Any) -> float:
         loops.append(self)
-        self.cache.latents[1] = math.nan
+        self.cache.latents[1].fill_(math.nan)
         return run(self, *rest)
 
     monkeypatch.setattr(loop.Loop, "run", spoilt)

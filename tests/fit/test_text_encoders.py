@@ -159,7 +159,7 @@ def test_the_class_is_held_through_the_encoder_that_learns(random_base: Path, sa
     base.tune_texts()
     found = read_samples(samples)
     cache = build_cache(found, [[sample.caption] for sample in found], base, False, 1.0, lambda: None)
-    prior = build_prior(base, cache, [["photo of person"]] * 2, 0, 8, 0, lambda: None)
+    (prior,) = build_prior(base, cache, [["photo of person"]] * 2, 0, 8, 0, lambda: None)
     base.release()
     given = prior.rows(torch.arange(8))
     with torch.no_grad():

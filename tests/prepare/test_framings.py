@@ -34,7 +34,9 @@ def face_at(x: float, y: float, eyes: float = 35.0) -> Floats:
 
 
 def framed(asked: Framings, landmarks: Floats, width: int, height: int) -> dict[str, tuple[float, float, float]]:
-    return framings_of(asked, portrait_frame(landmarks, [], width, height), landmarks, [], width, height)
+    found = framings_of(asked, portrait_frame(landmarks, [], width, height), landmarks, [], width, height)
+    assert all(crop.width == crop.height and crop.size == (asked.size_px, asked.size_px) for crop in found.values())
+    return {name: (crop.left, crop.top, crop.width) for name, crop in found.items()}
 
 
 def test_the_default_is_the_one_framing_and_no_list_of_them() -> None:

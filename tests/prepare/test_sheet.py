@@ -50,6 +50,30 @@ def test_samples_come_first_and_the_rejected_below_at_half_the_size(folder: Path
     assert len(np.unique(sheet[256:, 64:128].reshape(-1, 3), axis=0)) > 2  # gray, a band and letters
 
 
+def test_samples_of_other_shapes_are_whole_and_not_distorted(folder: Path) -> None:
+    ball = np.full((160, 96, 3), 90, np.uint8)
+    cv2.circle(ball, (48, 80), 40, (200, 200, 200), -1)
+    Image.fromarray(ball).save(folder / "images/0001.png")
+    Image.fromarray(ball.transpose(1, 0, 2)).save(folder / "images/0002.png")
+    write_sheet(folder, [], 10**8)
+    sheet = sheet_of(folder)
+    assert sheet.shape == (2 * 128, 8 * 128, 3)
+    for tile, outside in ((sheet[:128, 128:256], np.s_[:, :24]), (sheet[:128, 256:384], np.s_[:24])):
+        assert (tile[outside] == 255).all()
+        light = (tile > 150).all(2) & (tile < 230).all(2)
+        assert [int(light.any(axis).sum()) for axis in (0, 1)] == pytest.approx([64, 64], abs=2)  # 128 of 160 px
+    assert sheet[64, 64].tolist() == [20] * 3
+
+
+def test_a_sheet_of_many_samples_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.prepare.sheet.MAX_SHEET_PX", 10 * 80**2)
+    write_sheet(folder, [], 10**8)
+    sheet = sheet_of(folder)
+    assert sheet.shape == (2 * 80, 8 * 80, 3)
+    assert sheet[40, 40].tolist() == [20] * 3
+    assert sheet[80 + 40, 80 + 40].tolist() == [200] * 3
+
+
 def test_every_code_is_printed_and_fits(folder: Path) -> None:
     tiles = []
     for code in ("blurred", "face-too-small", "archive-too-large"):

@@ -36,6 +36,7 @@ class Base(Protocol):
         name: family, for lock and scorecard.
         folder: diffusers files, a hub name, or a checkpoint file.
         size_px: side of the square pictures it makes.
+        step_px: what the sides of any other pictures that it learns from are multiples of.
         at_once: how many of them can be made or asked about at once.
         denoiser: the module that adapters are put on.
         component: what the family's pipeline calls it, `unet` or `transformer`: adapter files begin names with it.
@@ -47,6 +48,7 @@ class Base(Protocol):
     name: str
     folder: str
     size_px: int
+    step_px: int
     at_once: int
     denoiser: torch.nn.Module
     component: str

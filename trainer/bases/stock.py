@@ -170,11 +170,13 @@ class StockBase:
             to_channels_last(self.denoiser)
         self._config = self.denoiser.config
         self.size_px = size_px or family.native_px or _native_px(self._pipeline, self._config)
-        step_px = PATCH * self._pipeline.vae_scale_factor
-        if self.size_px % step_px:
-            raise UsageError(f"base.size_px: {self.size_px} is no multiple of {step_px}, as base {name} needs")
+        token_px = PATCH * self._pipeline.vae_scale_factor
+        if self.size_px % token_px:
+            raise UsageError(f"base.size_px: {self.size_px} is no multiple of {token_px}, as base {name} needs")
+        self.step_px = max(token_px, self._pipeline.vae_scale_factor * 2 ** halvings(self._config))
         self.at_once = max(1, min(8, AT_ONCE_PX // self.size_px**2))
-        self.schedule = schedule_of(self._pipeline.scheduler, (self.size_px // step_px) ** 2)
+        # Of the square: a bucket has at most as many tokens, and its noise levels are the same ones, drawn as often.
+        self.schedule = schedule_of(self._pipeline.scheduler, (self.size_px // token_px) ** 2)
         self.prompt_set = family.prompt_set
         place(self._pipeline, self._device)
 
@@ -274,6 +276,11 @@ class StockBase:
     def fresh(self) -> StockBase:
         """The same base, read from its files again."""
         return StockBase(self.name, self._family, self._source, self._precision, self._asked_px, self._quantized)
+
+
+def halvings(config: Any) -> int:
+    """How often a UNet halves the sides of its latents; 0 for a transformer."""
+    return max(0, len(getattr(config, "block_out_channels", ())) - 1)
 
 
 def _native_px(pipeline: Any, config: Any) -> int:

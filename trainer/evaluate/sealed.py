@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from trainer.evaluate.judge import Seen
-from trainer.records import RGB, Floats
+from trainer.faces.align import crop_square, portrait_square
+from trainer.records import RGB, Face, Floats
 
 # No two different shots of eleven people, 24 photos each, reached both; the same shot recompressed and shrunk, and even
 # shifted by two pixels, reached 0.91 and 0.82.
@@ -19,13 +20,22 @@ SIDE_PX = 32
 def sealed_among(samples: Sequence[RGB], sample_faces: Seen, portraits: Sequence[RGB], vectors: Floats) -> list[int]:
     """Indices of the photos that a sample shows: the same face by the embedder, and the same picture by its pixels.
 
-    Samples and the photos' portraits are framed alike, (side, side, 3) uint8; `vectors` are the photos' (n, d).
+    Samples and the photos' portraits are framed alike, (side, side, 3) uint8, or the portrait is cut out of a sample of
+    another shape; `vectors` are the photos' (n, d).
     """
     if not samples or not portraits:
         return []
-    pixels = thumbnails(portraits) @ thumbnails(samples).T / SIDE_PX**2
+    squares = [portrait_of(sample, face) for sample, face in zip(samples, sample_faces.faces, strict=True)]
+    pixels = thumbnails(portraits) @ thumbnails(squares).T / SIDE_PX**2
     same = (pixels >= SAME_PIXELS) & (sample_faces.cosines(vectors).T >= SAME_FACE)
     return [int(index) for index in np.flatnonzero(same.any(1))]
+
+
+def portrait_of(sample: RGB, face: Face | None) -> RGB:
+    """A sample of another shape in the base's framing of its face; a square, or one without a face, as it is."""
+    if face is None or sample.shape[0] == sample.shape[1]:
+        return sample
+    return crop_square(sample, *portrait_square(face.landmarks), min(sample.shape[:2]))
 
 
 def thumbnails(pictures: Sequence[RGB]) -> Floats:

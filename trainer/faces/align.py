@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from trainer.records import RGB, Floats, Square
+from trainer.records import RGB, Crop, Floats, Shape, Square
 
 # The 5-point template of a 112 px ArcFace crop (insightface, utils/face_align.py, arcface_dst).
 ARCFACE_112 = np.array(
@@ -64,16 +64,25 @@ def halved(rgb_u8: RGB, times: int) -> RGB:
 
 def crop_square(rgb_u8: RGB, left: float, top: float, side: float, size_px: int) -> RGB:
     """The square resampled to (size_px, size_px, 3) uint8; what lies outside the picture repeats its edge."""
-    scale = size_px / side
+    return _resampled(rgb_u8, left, top, size_px / side, (size_px, size_px))
+
+
+def cropped(rgb_u8: RGB, crop: Crop) -> RGB:
+    """The (height, width, 3) uint8 sample of a crop; what lies outside the picture repeats its edge."""
+    return _resampled(rgb_u8, crop.left, crop.top, crop.size[0] / crop.width, crop.size)
+
+
+def _resampled(rgb_u8: RGB, left: float, top: float, scale: float, size: Shape) -> RGB:
+    """What begins at (left, top), at this scale, to (width, height) pixels."""
     matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]], np.float32)
     source = rgb_u8
     if scale < 0.5:  # shrink in whole steps first: a warp alone would alias
         factor = int(1 / scale)
         source = cv2.resize(rgb_u8, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA).astype(np.uint8)
         matrix[:, :2] *= factor
-    crop: RGB = cv2.warpAffine(
-        source, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    ).astype(np.uint8)
+    crop: RGB = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(
+        np.uint8
+    )
     return crop
 
 

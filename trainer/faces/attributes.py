@@ -6,6 +6,7 @@ so that what varies between photos is said and only the person is left for the t
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ GRAY_SPREAD = 6.0  # mean |channel - gray| in levels under which a picture count
 TURN = 0.16  # nose tip's distance from the middle of the eyes, in eye distances, from which a head counts as turned
 SIDE_LIGHT = 0.15  # relative brightness difference of the face's halves from which light comes from a side
 DARK, BRIGHT = 95.0, 165.0  # mean gray level of the face
-CLOSE, WIDE = 0.68, 0.57  # face width as a share of the picture's
+CLOSE, WIDE = 0.68, 0.57  # face width as a share of the picture's side
 PLAIN = 30.0  # standard deviation of the picture's upper border, in levels, under which a background is plain
 SMILE, NO_SMILE = 0.6, 0.3  # probability of happiness
 HAPPY = 3  # index of that class in fr_expression.onnx
@@ -65,7 +66,7 @@ class AttributeReader:
             pose=pose(face.landmarks),
             light=light(gray, face),
             brightness=brightness(gray, face),
-            framing=framing(rgb_u8.shape[1], face.width),
+            framing=framing(math.sqrt(rgb_u8.shape[0] * rgb_u8.shape[1]), face.width),
             background=background(gray),
             expression=expression or (self._smile(rgb_u8, face) if smile else None),
         )
@@ -124,9 +125,9 @@ def brightness(gray: RGB, face: Face) -> str | None:
     return "dark" if level < DARK else "bright" if level > BRIGHT else None
 
 
-def framing(picture_width: int, face_width: float) -> str:
-    """`close-up`, `medium shot` or `wide shot`."""
-    share = face_width / picture_width
+def framing(picture_side: float, face_width: float) -> str:
+    """`close-up`, `medium shot` or `wide shot`; a picture that is no square counts as the square of its area."""
+    share = face_width / picture_side
     return "close-up" if share > CLOSE else "wide shot" if share < WIDE else "medium shot"
 
 

@@ -26,18 +26,23 @@ class Cache:
     """What training reads; rows of a sample and, where mirroring is on, of its mirror image.
 
     Attributes:
-        latents: (n, views, channels, height, width) float32.
+        latents: of each sample (views, channels, height, width) float32, in its own shape.
         texts: every different caption once, encoded.
         said: (n, views, wordings) int64 rows of `texts`; the first wording is the whole caption.
         empty: the row of the empty caption.
-        weight: (n, views, 1, height, width) float32 loss weights, mean 1 over each picture.
+        weight: of each sample (views, 1, height, width) float32 loss weights, mean 1 over each picture.
     """
 
-    latents: Tensor
+    latents: Sequence[Tensor]
     texts: Conditioning
     said: Tensor
     empty: int
-    weight: Tensor
+    weight: Sequence[Tensor]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Height and width of each sample's latents."""
+        return [(views.shape[-2], views.shape[-1]) for views in self.latents]
 
 
 def read_samples(folder: Path) -> list[Sample]:
@@ -76,7 +81,7 @@ def build_cache(
         on_sample()
     texts, rows = encoded_once(base, ["", *(text for views in said for of_view in views for text in of_view)])
     shape = len(samples), len(said[0]), len(said[0][0])
-    return Cache(torch.stack(latents), texts, rows[1:].view(shape), int(rows[0]), torch.stack(weights))
+    return Cache(latents, texts, rows[1:].view(shape), int(rows[0]), weights)
 
 
 def encoded_once(base: Base, texts: Sequence[str]) -> tuple[Conditioning, Tensor]:

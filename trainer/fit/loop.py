@@ -43,6 +43,7 @@ class Loop:
 
     Attributes:
         names: file names of the cached samples, for error messages.
+        prior: of each shape; none where the recipe asks for none.
         start: see `adapted.adapter_start`.
         patience: of the first process; None where every step is made.
     """
@@ -50,7 +51,7 @@ class Loop:
     base: Base
     cache: Cache
     names: list[str]
-    prior: Prior | None
+    prior: Sequence[Prior]
     settings: Settings
     folder: Path
     accelerator: Accelerator
@@ -144,29 +145,34 @@ class Loop:
         Marks the rows of the batch whose loss is no number in `bad`.
         """
         s = self.settings
-        given = self._examples(step, part).to(self.accelerator.device)
+        whole = 0.0
         with self._dropout_of(step, part):
-            losses = diffusion_loss(self.base, given, s.weighting, s.min_snr_gamma)
-        # Divided by the samples alone: rows of the prior are added to a step, they take nothing from it.
-        loss = losses.sum() / (s.batch_size * self.parts)
-        value = float(loss.detach())
-        if math.isfinite(value):
-            self.accelerator.backward(loss)
-        else:
-            finite = torch.isfinite(losses.detach()[: s.batch_size])
-            bad[part * s.batch_size : (part + 1) * s.batch_size] = (~finite).float()
-        return value
+            for given, places in self._examples(step, part):
+                losses = diffusion_loss(self.base, given.to(self.accelerator.device), s.weighting, s.min_snr_gamma)
+                # Divided by the samples alone: rows of the prior are added to a step, they take nothing from it.
+                loss = losses.sum() / (s.batch_size * self.parts)
+                value = float(loss.detach())
+                if math.isfinite(value):
+                    self.accelerator.backward(loss)
+                else:
+                    bad[places] = (~torch.isfinite(losses.detach()[: len(places)])).float().to(bad)
+                whole += value
+        return whole
 
-    def _examples(self, step: int, part: int) -> Examples:
+    def _examples(self, step: int, part: int) -> list[tuple[Examples, torch.Tensor]]:
+        """What is asked at once, each of one shape: rows of the step's batch and their places in it, then the prior."""
         s = self.settings
         size = s.batch_size * self.parts
         levels = len(self.base.schedule)
-        batch = batch_of(self.cache, step, size, s.seed, levels, s.caption_dropout, s.noise_levels)
-        samples = _part(examples_of(self.base, batch), part, s.batch_size)
-        if self.prior is None:
-            return samples
+        asked = []
+        for batch in batch_of(self.cache, step, size, s.seed, levels, s.caption_dropout, s.noise_levels):
+            own = (batch.places // s.batch_size == part).nonzero().flatten()
+            if len(own):
+                asked.append((examples_of(self.base, batch).rows(own), batch.places[own]))
+        if not self.prior:
+            return asked
         answers = prior_rows(self.prior, step, s.prior_batch * self.parts, s.seed)
-        return joined([samples, _part(answers, part, s.prior_batch)])
+        return beside(asked, answers.rows(torch.arange(part * s.prior_batch, (part + 1) * s.prior_batch)))
 
     def _summed(self, value: float, bad: torch.Tensor) -> float:
         """Add up the gradients and the marks of all processes, and this number.
@@ -203,7 +209,7 @@ class Loop:
     def _diverged(self, step: int, what: str, value: float, rows: Sequence[int]) -> DivergedError:
         """The error that names the samples of these rows of the step's batch."""
         s = self.settings
-        drawn = rows_of(len(self.cache.latents), step, s.batch_size * self.parts, s.seed)
+        drawn = rows_of(self.cache.shapes, step, s.batch_size * self.parts, s.seed)
         names = sorted({self.names[int(drawn[row])] for row in rows})
         where = f" (samples {', '.join(names)})" if names else " (answers of the base)"
         return DivergedError(
@@ -211,6 +217,9 @@ class Loop:
         )
 
 
-def _part(examples: Examples, part: int, size: int) -> Examples:
-    """The rows of one part."""
-    return examples.rows(torch.arange(part * size, (part + 1) * size))
+def beside(asked: list[tuple[Examples, torch.Tensor]], answers: Examples) -> list[tuple[Examples, torch.Tensor]]:
+    """The answers after the rows of their shape, or alone where no row has it."""
+    for index, (samples, places) in enumerate(asked):
+        if samples.noisy.shape[1:] == answers.noisy.shape[1:]:
+            return [*asked[:index], (joined([samples, answers]), places), *asked[index + 1 :]]
+    return [*asked, (answers, torch.zeros(0, dtype=torch.long))]

@@ -16,7 +16,7 @@ import torch
 
 from trainer.bases.base import Base
 from trainer.bases.conditioning import Conditioning
-from trainer.fit.batches import stratified_levels
+from trainer.fit.batches import alike, stratified_levels
 from trainer.fit.cache import Cache, encoded_once
 from trainer.fit.objective import Examples
 from trainer.records import RGB
@@ -28,7 +28,7 @@ BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Answers of the base without an adapter; the first axis is the row.
+    """Answers of the base without an adapter, to latents of one shape; the first axis is the row.
 
     Attributes:
         noisy: (n, channels, height, width) noised latents.
@@ -68,11 +68,12 @@ def build_prior(
     rows: int,
     seed: int,
     tick: Callable[[], None],
-) -> Prior:
-    """At least `rows` answers of the base without an adapter, in batches of eight.
+) -> list[Prior]:
+    """At least `rows` answers of the base without an adapter, in batches of eight; those to each shape apart.
 
     Half of them to the samples' own latents, so that only the trigger tells the person from the class; half to the
-    latents of `pictures` people whom the base makes up, where there are any. Every second caption is the empty one.
+    latents of `pictures` people whom the base makes up, where there are any: squares, as it makes them. The samples'
+    own come in their shapes, or a shape would tell the person too. Every second caption is the empty one.
 
     Args:
         captions: (samples, wordings) class captions: those of the samples without the trigger.
@@ -80,27 +81,39 @@ def build_prior(
     """
     prompts = [captions[index % len(captions)][-1] for index in range(pictures)]
     texts, known = encoded_once(base, ["", *(text for row in captions for text in row), *prompts])
-    sources = [(cache.latents[:, 0], known[1 : len(known) - pictures].view(len(captions), -1))]
+    sources = [([views[0] for views in cache.latents], known[1 : len(known) - pictures].view(len(captions), -1))]
     if pictures:
-        sources.append((_made_up(base, prompts, seed, tick), known[-pictures:, None]))
-    parts, said = [], []
+        sources.append((list(_made_up(base, prompts, seed, tick)), known[-pictures:, None]))
+    answered: dict[torch.Size, list[tuple[Tensor, ...]]] = {}
     for index in range(-(-rows // BATCH)):
         rng = np.random.default_rng((seed, 2, index))
         latents, wordings = sources[index % len(sources)]
-        chosen = torch.from_numpy(rng.integers(len(latents), size=BATCH))
+        chosen = rng.integers(len(latents), size=BATCH).tolist()
         words = wordings[chosen, torch.from_numpy(rng.integers(wordings.shape[1], size=BATCH))]
         words[::2] = known[0]
-        parts.append(_answered(base, latents[chosen], texts[words], rng))
-        said.append(words)
+        for places in alike([latents[index].shape for index in chosen]):
+            asked = torch.stack([latents[chosen[place]] for place in places])
+            said = words[places]
+            answered.setdefault(asked.shape[1:], []).append((*_answered(base, asked, texts[said], rng), said))
         tick()
-    noisy, timesteps, wanted = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Prior(noisy, timesteps, wanted, texts, torch.cat(said))
+    return [_joined(parts, texts) for parts in answered.values()]
 
 
-def prior_rows(prior: Prior, step: int, count: int, seed: int) -> Examples:
-    """The `count` rows that belong to `step`; no state is kept."""
+def _joined(parts: Sequence[tuple[Tensor, ...]], texts: Conditioning) -> Prior:
+    noisy, timesteps, wanted, said = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Prior(noisy, timesteps, wanted, texts, said)
+
+
+def prior_rows(prior: Sequence[Prior], step: int, count: int, seed: int) -> Examples:
+    """The `count` rows, all of one shape, that belong to `step`; each is drawn equally often, and no state is kept."""
     rng = np.random.default_rng((seed, 3, step))
-    return prior.rows(torch.from_numpy(rng.integers(len(prior.noisy), size=count)))
+    sizes = [len(of_shape.said) for of_shape in prior]
+    drawn = rng.integers(sum(sizes), size=count)
+    shape = int(np.searchsorted(np.cumsum(sizes), drawn[0], side="right"))
+    # The first says the shape and its own row; the others are spread over that shape's rows.
+    drawn[0] -= sum(sizes[:shape])
+    drawn[1:] = drawn[1:] * sizes[shape] // sum(sizes)
+    return prior[shape].rows(torch.from_numpy(drawn))
 
 
 def _made_up(base: Base, prompts: Sequence[str], seed: int, tick: Callable[[], None]) -> Tensor:

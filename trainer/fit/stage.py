@@ -102,10 +102,10 @@ def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]
 
 def _prior(
     base: Base, cache: Cache, wordings: list[list[str]], s: Settings, drawn: int, console: Console
-) -> Prior | None:
+) -> list[Prior]:
     """The base's own answers, where the recipe asks for them and a step will draw them."""
     if not drawn:
-        return None
+        return []
     captions = [[class_caption(wording, s.trigger) for wording in row] for row in wordings]
     pictures, rows = worth_asking(s.prior_pictures, s.prior_rows, drawn)
     with console.progress("asking the base", pictures + -(-rows // BATCH)) as tick:

@@ -52,8 +52,9 @@ def groups_of(names: Sequence[str], together: npt.NDArray[np.bool_]) -> list[tup
             index = root[index]
         return index
 
-    for i, j in np.argwhere(np.triu(together, 1)).tolist():
-        root[find(j)] = find(i)
+    for i, row in enumerate(together):  # row by row: all pairs of a long burst would be millions
+        for j in np.flatnonzero(row[i + 1 :]).tolist():
+            root[find(i + 1 + j)] = find(i)
     groups: dict[int, list[str]] = {}
     for index, name in enumerate(names):
         groups.setdefault(find(index), []).append(name)

@@ -10,7 +10,8 @@ import numpy as np
 
 from trainer.faces.align import ARCFACE_112, CENTRE, portrait_square, similarity_transform
 from trainer.pictures import UnusablePicture
-from trainer.records import Box, Floats, Square
+from trainer.prepare.buckets import square_crop, touches, widened
+from trainer.records import Box, Crop, Floats, Shape, Square
 
 # The face from the hairline to the chin as an oval in the ArcFace template. Too little is found to be missing below:
 # where the chin is cut off, the landmarks draw it in.
@@ -33,11 +34,13 @@ class Framings:
 
     Attributes:
         size_px: side of the samples.
+        shapes: what they may be beside squares; see `trainer.prepare.buckets.shapes_of`.
     """
 
     names: tuple[str, ...] = (FACE_FRAMING,)
     size_px: int = 1
     max_upscale: float | None = None
+    shapes: tuple[Shape, ...] = ()
 
 
 FACE_ALONE = Framings()
@@ -85,27 +88,32 @@ def portrait_frame(landmarks: Floats, others: Sequence[Floats], width: int, heig
 
 def framings_of(
     asked: Framings, frame: Square, landmarks: Floats, others: Sequence[Floats], width: int, height: int
-) -> dict[str, Square]:
-    """The squares asked for that the photo has, by name; empty where the base's own framing alone is asked for.
+) -> dict[str, Crop]:
+    """The parts asked for that the photo has, by name; empty where the square of the base's own framing is asked for.
 
+    With `asked.shapes` each framing is its square and what the photo shows beside it: see `buckets.widened`.
     `frame` is `portrait_frame` of the same. Raises UnusablePicture, `no-framing`, where the photo has none of them.
     """
-    found: dict[str, Square] = {}
-    missing = []
+    found: dict[str, Crop] = {}
+    missing, apart = [], [face_bounds(other) for other in others]
     for name in asked.names:
         square = frame if name == FACE_FRAMING else wider_frame(name, landmarks, others, width, height)
         if square is None:
             missing.append(f"{name} does not fit into the photo")
-        elif asked.max_upscale is not None and asked.size_px > asked.max_upscale * square[2]:
-            times = asked.size_px / square[2]
+            continue
+        crop = (
+            widened(square, asked.shapes, apart, width, height) if asked.shapes else square_crop(square, asked.size_px)
+        )
+        if asked.max_upscale is not None and crop.size[0] > asked.max_upscale * crop.width:
+            times = crop.size[0] / crop.width
             missing.append(f"{name} would be enlarged {times:.1f} times, at most {asked.max_upscale:g}")
         else:
-            found[name] = square
+            found[name] = crop
     if not found:
         raise UnusablePicture(
             "no-framing", "; ".join(missing), "use a larger photo, or change prepare.framings or prepare.max_upscale"
         )
-    return {} if asked.names == (FACE_FRAMING,) else found
+    return {} if asked.names == (FACE_FRAMING,) and not asked.shapes else found
 
 
 def wider_frame(name: str, landmarks: Floats, others: Sequence[Floats], width: int, height: int) -> Square | None:
@@ -174,10 +182,7 @@ def _shift(square: Square, wanted: Square, centre: tuple[float, float]) -> float
 
 def _meets(square: Square, box: Box) -> bool:
     left, top, side = square
-    slack = 1e-3  # edges may touch
-    return (
-        box[0] < left + side - slack and left + slack < box[2] and box[1] < top + side - slack and top + slack < box[3]
-    )
+    return touches((left, top, left + side, top + side), box)
 
 
 def _inside(box: Box, width: int, height: int) -> Box:

@@ -12,16 +12,17 @@ import numpy as np
 from PIL import Image
 
 from trainer.console import Console
-from trainer.faces.align import crop_square
+from trainer.faces.align import cropped
 from trainer.pictures import open_picture
+from trainer.prepare.buckets import square_crop
 from trainer.prepare.captions import Captions
 from trainer.prepare.framing import FACE_FRAMING
 from trainer.prepare.mask import BOX, mask_of
 from trainer.prepare.settings import Eyes, Settings
-from trainer.records import RGB, Box, Face, Photo, Square
+from trainer.records import RGB, Box, Crop, Face, Photo
 from trainer.run import write_lines
 
-BLIND = 0.2, 0.2, 0.8, 0.8  # where a sample's face is taken to be if none is found, as shares of the sample
+BLIND = 0.2, 0.2, 0.8, 0.8  # where a square's face is taken to be if none is found, as shares of the square
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Samples:
         rows: of metadata.jsonl.
         shown: attribute words of each photo, in whichever framing they were measured.
         masked: samples by the kind of their mask.
+        sizes: samples by their width and height, `96x160`.
     """
 
     settings: Settings
@@ -41,6 +43,7 @@ class Samples:
     rows: list[dict[str, Any]] = field(default_factory=list)
     shown: list[list[str]] = field(default_factory=list)
     masked: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[str] = field(default_factory=Counter)
 
     def write(self, photos: Sequence[Photo], console: Console) -> None:
         """images/NNNN.png with a .txt beside it, masks/NNNN.png where asked for, and metadata.jsonl."""
@@ -48,28 +51,34 @@ class Samples:
         for photo in console.track(photos, "framing and captioning", len(photos)):
             rgb_u8 = open_picture(photo.path, self.settings.max_pixels).rgb_u8
             words: dict[str, None] = {}
-            for framing, square in (photo.framings or {FACE_FRAMING: photo.frame}).items():
-                words |= dict.fromkeys(self._sample(photo, framing, square, rgb_u8))
+            whole = {FACE_FRAMING: square_crop(photo.frame, self.settings.size_px)}
+            for framing, part in (photo.framings or whole).items():
+                words |= dict.fromkeys(self._sample(photo, framing, part, rgb_u8))
             self.shown.append(list(words))
         write_lines(self.folder / "metadata.jsonl", self.rows)
 
-    def _sample(self, photo: Photo, framing: str, square: Square, rgb_u8: RGB) -> list[str]:
+    def _sample(self, photo: Photo, framing: str, part: Crop, rgb_u8: RGB) -> list[str]:
         """One sample and its row; returns the attribute words measured on it."""
-        size = self.settings.size_px
-        crop = crop_square(rgb_u8, *square, size)
-        face = subject_of(self.eyes.detector.detect(crop), photo, square, size)
+        width, height = part.size
+        crop = cropped(rgb_u8, part)
+        face = subject_of(self.eyes.detector.detect(crop), photo, part)
         words = self.eyes.attributes.read(crop, face).words() if face else []
-        box: Box = face.box if face else (BLIND[0] * size, BLIND[1] * size, BLIND[2] * size, BLIND[3] * size)
+        box = face.box if face else assumed_box(photo, part)
         name = f"{len(self.rows):04d}.png"
         image = self.folder / "images" / name
         Image.fromarray(crop).save(image)
         text = self.captions.of(photo.name, crop, words)
         image.with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
-        row = {
+        row: dict[str, Any] = {
             "file_name": f"images/{name}",
             "text": text,
-            "face_box": [round(float(np.clip(v / size, 0, 1)), 4) for v in box],
+            "face_box": [
+                round(float(np.clip(v / side, 0, 1)), 4) for v, side in zip(box, (*part.size, *part.size), strict=True)
+            ],
         }
+        if self.settings.shapes:
+            row |= {"width": width, "height": height}
+            self.sizes[f"{width}x{height}"] += 1
         if self.settings.framings != (FACE_FRAMING,):
             row["framing"] = framing
         if self.eyes.masker is not None:
@@ -88,16 +97,30 @@ class Samples:
 
     def finish(self, console: Console) -> dict[str, Any]:
         """Say for how many samples the mask asked for was not found; returns the facts."""
+        facts: dict[str, Any] = {"sizes": dict(self.sizes.most_common())} if self.sizes else {}
         if not self.masked:
-            return {}
+            return facts
         if fallen := self.masked[BOX]:
             what = f"no {self.settings.mask} was made out in {fallen} of {len(self.rows)} samples"
             console.say(f"{what}: there the loss looks closer in the face's box")
-        return {"masked": dict(self.masked)}
+        return facts | {"masked": dict(self.masked)}
 
 
-def subject_of(faces: Sequence[Face], photo: Photo, square: Square, size_px: int) -> Face | None:
+def assumed_box(photo: Photo, part: Crop) -> Box:
+    """Where, in pixels of a sample, the face is taken to be that was not found in it."""
+    width, height = part.size
+    if width == height:
+        return BLIND[0] * width, BLIND[1] * height, BLIND[2] * width, BLIND[3] * height
+    scale, (left, top, right, bottom) = width / part.width, photo.face.box
+    return (
+        (left - part.left) * scale,
+        (top - part.top) * scale,
+        (right - part.left) * scale,
+        (bottom - part.top) * scale,
+    )
+
+
+def subject_of(faces: Sequence[Face], photo: Photo, part: Crop) -> Face | None:
     """The face of a sample that lies where the photo's subject does; None where none was found."""
-    left, top, side = square
-    x, y = ((photo.face.landmarks.mean(0) - (left, top)) * (size_px / side)).tolist()
+    x, y = ((photo.face.landmarks.mean(0) - (part.left, part.top)) * (part.size[0] / part.width)).tolist()
     return min(faces, key=lambda face: float(np.hypot(*(face.landmarks.mean(0) - (x, y)))), default=None)

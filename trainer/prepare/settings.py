@@ -8,9 +8,11 @@ from pathlib import Path
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
 from trainer.faces.masks import Masker
+from trainer.prepare.buckets import shapes_of
 from trainer.prepare.captions import Captioning
 from trainer.prepare.framing import Framings
 from trainer.prepare.quality import Limits
+from trainer.records import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Settings:
     reference: Path | None = None  # a photo of the person, to tell whose album it is
     framings: tuple[str, ...] = ("face",)
     max_upscale: float | None = None
+    max_aspect: float = 1.0
+    step_px: int = 1  # what the sides of the base's pictures are multiples of
     keep_burst: str = "all"  # or `best`
     mask: str = "box"  # as `trainer.sections.FitSection` has it
 
@@ -46,7 +50,15 @@ class Settings:
 
     def framing(self) -> Framings:
         """What of this concerns the framings. Where nothing is fitted, none is asked of a photo."""
-        return Framings() if self.seal_all else Framings(self.framings, self.size_px, self.max_upscale)
+        if self.seal_all:
+            return Framings()
+        return Framings(self.framings, self.size_px, self.max_upscale, self.shapes)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The buckets, the square among them; empty where samples are squares."""
+        shapes = shapes_of(self.size_px, self.step_px, self.max_aspect)
+        return shapes if len(shapes) > 1 else ()
 
 
 @dataclass(frozen=True, slots=True)

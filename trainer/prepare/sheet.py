@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ COLUMNS = 8
 SMALL = 2  # rejected tiles in the width of a sample
 MAX_REJECTED = 64
 MIN_TILE_PX = 64
+MAX_SHEET_PX = 2**25  # of the samples together: 100 MB in memory
 GRAY, DARK, LIGHT = "#b0b0b0", "#202020", "#ffffff"
 
 
@@ -27,9 +29,9 @@ class Refused:
 
 
 def write_sheet(folder: Path, refused: Sequence[Refused], max_pixels: int) -> None:
-    """Write sheet.png from the samples in `folder/images` and the rejected photos."""
-    samples = [_opened(file) for file in sorted((folder / "images").glob("*.png"))]
-    side = samples[0].width
+    """Write sheet.png from the samples in `folder/images` and the rejected photos; many large ones are shrunk."""
+    samples = sorted((folder / "images").glob("*.png"))
+    side = max(MIN_TILE_PX, min(*(_longest(file) for file in samples), math.isqrt(MAX_SHEET_PX // len(samples))))
     small = max(MIN_TILE_PX, side // SMALL)
     tiles = [_tile(one, small, max_pixels) for one in refused[:MAX_REJECTED]]
     if len(refused) > MAX_REJECTED:
@@ -37,7 +39,7 @@ def write_sheet(folder: Path, refused: Sequence[Refused], max_pixels: int) -> No
     width = side * min(COLUMNS, len(samples))
     upper, lower = _height(len(samples), side, width), _height(len(tiles), small, width)
     sheet = Image.new("RGB", (width, upper + lower), "white")
-    _paste(sheet, samples, side, 0)
+    _paste(sheet, (_padded(_opened(file), side) for file in samples), side, 0)
     _paste(sheet, tiles, small, upper)
     sheet.save(folder / "sheet.png")
 
@@ -72,6 +74,17 @@ def _paste(sheet: Image.Image, tiles: Iterable[Image.Image], side: int, top: int
     columns = max(1, sheet.width // side)
     for index, tile in enumerate(tiles):
         sheet.paste(tile, (side * (index % columns), top + side * (index // columns)))
+
+
+def _longest(file: Path) -> int:
+    """The longer side in pixels; nothing is decoded."""
+    with Image.open(file) as image:
+        return max(image.size)
+
+
+def _padded(sample: Image.Image, side: int) -> Image.Image:
+    """All of a sample in a square of this side, on white where it is no square."""
+    return sample if sample.size == (side, side) else ImageOps.pad(sample, (side, side), color="white")
 
 
 def _opened(file: Path) -> Image.Image:

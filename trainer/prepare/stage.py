@@ -22,7 +22,7 @@ from trainer.prepare.reference import reference_vector
 from trainer.prepare.samples import Samples
 from trainer.prepare.settings import Eyes, Settings
 from trainer.prepare.sheet import Refused, write_sheet
-from trainer.records import Framed, Photo, PhotoFile, Rejection, Split
+from trainer.records import Crop, Framed, Photo, PhotoFile, Rejection, Split
 
 __all__ = ["VERSION", "Eyes", "Settings", "prepare", "read_framed", "read_split"]
 VERSION = 6  # part of the fingerprint: raise it when the stage's output changes
@@ -135,5 +135,11 @@ def read_framed(folder: Path) -> dict[str, Framed]:
 def _photo_line(photo: Photo) -> dict[str, Any]:
     where: dict[str, Any] = {"face": [round(v, 1) for v in photo.face.box], "frame": [round(v, 3) for v in photo.frame]}
     if photo.framings:
-        where["framings"] = {name: [round(v, 3) for v in square] for name, square in photo.framings.items()}
+        where["framings"] = {name: _numbers(part) for name, part in photo.framings.items()}
     return {"file": photo.name, **photo.measured, **where, "warnings": list(photo.warnings)}
+
+
+def _numbers(part: Crop) -> list[float]:
+    """Left, top and side; of what is no square left, top, width and height."""
+    sides = (part.width,) if part.width == part.height else (part.width, part.height)
+    return [round(v, 3) for v in (part.left, part.top, *sides)]
