@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command, hashes, interrupted_at, write_samples
+from conftest import ROOT, Command, hashes, interrupted_at, write_samples
+from test_processes import launched
 from test_resume import SETTINGS
 
 from trainer.adapter import read_adapter, write_adapter, write_words
@@ -35,6 +36,21 @@ SAID = "photo of ohwx person"
 SHORT = replace(
     SETTINGS, steps=3, checkpoint_every=3, learning_rate=1e-2, warmup_steps=0, token_init="person", new_tokens=2
 )
+
+PART = """
+import os, sys
+os.environ["ACCELERATE_USE_CPU"] = "true"
+from dataclasses import replace
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {fit!r}]
+from test_new_words import SHORT
+from trainer.bases.base import get_base
+from trainer.console import Console
+from trainer.fit import stage
+samples, base, folder = map(Path, sys.argv[1:])
+settings = replace(SHORT, steps=6, checkpoint_every=6, batch_size=1, prior_batch=1)
+stage.fit(samples, get_base("sd15", str(base), size_px=128), settings, folder, Console(quiet=True))
+"""
 
 
 @pytest.fixture(params=TUNED)
@@ -170,6 +186,22 @@ def test_a_stopped_fit_goes_on_as_if_nothing_had_happened(
         for key in vectors:
             assert not torch.equal(last[key], halfway[key])
             assert torch.equal(kept[0][key], kept[1][key])
+
+
+def test_two_processes_learn_the_vectors_of_one_with_twice_the_batch(
+    samples: Path, random_base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "two").mkdir()
+    script = tmp_path / "part.py"
+    script.write_text(PART.format(tests=str(ROOT / "tests"), fit=str(ROOT / "tests/fit")))
+    process = launched(tmp_path, script, samples, random_base, tmp_path / "two")
+    _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 0, stderr
+    alone = fitted(
+        load("sd15", random_base), samples, tmp_path / "one", steps=6, checkpoint_every=6, batch_size=2, prior_batch=2
+    )
+    two, one = read_adapter(find_checkpoints(tmp_path / "two")[-1].adapter)[0], read_adapter(alone)[0]
+    torch.testing.assert_close(two["bundle_emb.ohwx.clip_l"], one["bundle_emb.ohwx.clip_l"], rtol=1e-2, atol=1e-4)
 
 
 def test_the_file_of_a_fit_is_a_start_for_the_next(samples: Path, random_base: Path, tmp_path: Path) -> None:
