@@ -36,14 +36,16 @@ class NewRows(torch.nn.Module):
         super().__init__()
         self.word, self.first = word, first
         self.table = table  # before the rows: an encoder's first parameter tells its number format
-        self.own = torch.nn.Embedding(*rows.shape, _weight=rows.detach().float().clone()).requires_grad_(False)
+        start = rows.detach().float().clone()
+        self.own = torch.nn.Embedding(len(rows), rows.shape[1], _weight=start).requires_grad_(False)
         self.lengths: Tensor
         self.register_buffer("lengths", _lengths(self.rows), persistent=False)
 
     @property
     def rows(self) -> Tensor:
         """Those that can learn."""
-        return self.own.weight
+        weight: Tensor = self.own.weight
+        return weight
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., width) of each token, in the table's number format."""
@@ -66,7 +68,8 @@ class NewRows(torch.nn.Module):
 
 
 def _lengths(rows: Tensor) -> Tensor:
-    return rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    lengths: Tensor = rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return lengths
 
 
 def names_of(word: str, vectors: int) -> list[str]:
