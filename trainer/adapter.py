@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +20,11 @@ from safetensors.torch import save
 from trainer.errors import IntegrityError
 from trainer.layouts.header import check_header
 from trainer.layouts.layers import layout_of
+from trainer.layouts.words import SHA256, Words, alone, beside, bundled, read_beside, split_words
 
 Tensors = dict[str, torch.Tensor]
 LENGTHS = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+SOMEWHERE = Path("FOLDER/THIS-FILE.safetensors")  # an adapter, in lines that say no name
 FIRST_HALVES = ("lora_A.weight", "lora_down.weight", "lora.down.weight", "lora_linear_layer.down.weight")
 
 
@@ -63,6 +66,39 @@ def read_adapter(path: Path) -> tuple[Tensors, dict[str, str]]:
     return tensors, metadata
 
 
+def read_whole(path: Path) -> tuple[Tensors, Words, dict[str, str]]:
+    """The adapter's tensors, the vectors of its new words, which may lie in a file beside it, and the metadata.
+
+    Raises IntegrityError as `read_adapter` does, and where those vectors are not there or are not the adapter's.
+    """
+    tensors, metadata = read_adapter(path)
+    tensors, words = split_words(path, tensors)
+    if words or SHA256 not in metadata:
+        return tensors, words, metadata
+    file, hint = beside(path), "keep both files together: without its word the adapter is another"
+    if not file.is_file():
+        raise IntegrityError(f"{path}: the vectors of its new word are not beside it, in {file.name}", hint)
+    words = read_beside(file, read_adapter(file)[0], metadata.get("likeness.trigger", ""))
+    if tensors_sha256(bundled(words)) != metadata[SHA256]:
+        raise IntegrityError(f"{file} holds other vectors than {path.name} was made with", hint)
+    return tensors, words, metadata
+
+
+def write_words(adapter: Path, words: Words) -> dict[str, str]:
+    """Write the vectors beside an adapter; what its metadata must say of them. Nothing of either where there are none.
+
+    Raises IntegrityError for vectors of several words: such a file has one.
+    """
+    if not words:
+        return {}
+    if len(words) > 1:
+        raise IntegrityError(f"{adapter}: it has {len(words)} new words", "write it in kohya's layout, which holds all")
+    write_adapter(beside(adapter), alone(words), {"format": "pt"})
+    ((word, own),) = words.items()
+    count = str(len(next(iter(own.values()))))
+    return {"likeness.trigger": word, "likeness.new_tokens": count, SHA256: tensors_sha256(bundled(words))}
+
+
 def stamped(tensors: Tensors, metadata: dict[str, str]) -> dict[str, str]:
     """The metadata with the hash of the weights' bytes, under the names by which other tools look it up."""
     data = save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
@@ -72,14 +108,16 @@ def stamped(tensors: Tensors, metadata: dict[str, str]) -> dict[str, str]:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What an adapter file is: layout, kind, rank, size, number format, hash of the weights, and its metadata."""
+    """What an adapter file is: layout, kind, rank, new words, size, number format, hash of the weights, metadata."""
     tensors, metadata = read_adapter(path)
+    layers, words = split_words(path, tensors)
     down = [tensor for name, tensor in tensors.items() if name.endswith(FIRST_HALVES)]
     return {
         "file": str(path),
-        "layout": layout_of(tensors),
-        "kind": kind_of(tensors),
+        "layout": layout_of(layers),
+        "kind": kind_of(layers),
         "ranks": sorted({tensor.shape[0] for tensor in down if tensor.ndim}),
+        "words": {word: {key: list(tensor.shape) for key, tensor in own.items()} for word, own in words.items()},
         "tensors": len(tensors),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}),
@@ -98,15 +136,16 @@ def scaled(tensors: Tensors, strength: float) -> Tensors:
     return {name: tensor * strength if ".lora_B." in name else tensor for name, tensor in tensors.items()}
 
 
-def loading_lines(base: str, adapter: Path, prompt: str, guidance: float) -> str:
-    """The three lines of Python that load an adapter into a diffusers pipeline and make a picture."""
+def loading_lines(base: str, adapter: Path, prompt: str, guidance: float, word: Sequence[str] = ()) -> str:
+    """The lines of Python that load an adapter, and with `word` its new one, into a pipeline and make a picture."""
     call = f'DiffusionPipeline.from_pretrained("{base}")'
     if base.endswith(".safetensors"):
         call = f'StableDiffusionPipeline.from_single_file("{base}")  # SDXL: StableDiffusionXLPipeline'
     return (
         f"pipe = diffusers.{call}\n"
         f'pipe.load_lora_weights("{adapter.parent}", weight_name="{adapter.name}")\n'
-        f'pipe(prompt="{prompt}", guidance_scale={guidance:g}).images[0].save("picture.png")'
+        + "".join(f"{line}\n" for line in word)
+        + f'pipe(prompt="{prompt}", guidance_scale={guidance:g}).images[0].save("picture.png")'
     )
 
 

@@ -11,6 +11,7 @@ from trainer.jobs import EVALUATE, EXPORT, FIT
 from trainer.layouts.header import SUFFIX
 from trainer.layouts.layer import Layers
 from trainer.layouts.layers import read_layers
+from trainer.layouts.words import BESIDE
 
 # What rounding may change, as `distances` counts it. Another seed starts from other factors, an update far above this.
 TOLERANCE = {"losses": 0.05, "update": 0.5, "likeness": 1.0}
@@ -54,8 +55,8 @@ def _update(then: Path, now: Path) -> float:
 
 
 def _exported(run: Path) -> Layers:
-    files = [file for file in (run / EXPORT).glob(f"*{SUFFIX}") if not file.name.endswith(f".kohya{SUFFIX}")]
-    (file,) = files
+    others = (f".kohya{SUFFIX}", BESIDE)
+    (file,) = [file for file in (run / EXPORT).glob(f"*{SUFFIX}") if not file.name.endswith(others)]
     return read_layers(file, *read_adapter(file))
 
 

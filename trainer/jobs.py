@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
 OF_FIT = ("fit_s", "peak_bytes", "images_seen", "stopped_early")  # what the scorecard says of the cost
-YOUNGER = ("text_encoder_rate", "max_aspect")
+YOUNGER = ("text_encoder_rate", "max_aspect", "new_tokens", "token_rate", "token_init", "token_until")
 MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
 
@@ -354,6 +354,7 @@ def fit_settings(recipe: Recipe) -> Settings:
     from trainer.fit.settings import Settings
 
     values = {name: getattr(recipe.fit, name) for name in Settings.__slots__ if name != "trigger"}
+    values["token_init"] = recipe.fit.token_init or recipe.prepare.class_word
     return Settings(recipe.prepare.trigger, **values)
 
 

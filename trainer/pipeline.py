@@ -142,12 +142,13 @@ class Pipeline:
 
 def _check_adapter(file: Path) -> None:
     """Refuse a file that is no whole LoRA or DoRA before any photo is looked at."""
-    from trainer.adapter import read_adapter
+    from trainer.adapter import read_whole
     from trainer.layouts.layers import read_layers
 
     if not file.is_file():
         raise UsageError(f"{file}: no such file", "give the path of a .safetensors adapter")
-    read_layers(file, *read_adapter(file))
+    tensors, _, metadata = read_whole(file)
+    read_layers(file, tensors, metadata)
 
 
 def _lock_split(run: Run, prepared: Stage, hashes: Mapping[str, str]) -> None:

@@ -32,6 +32,7 @@ from trainer.sections import (
 PACKAGE_ROOT = Path(__file__).resolve().parent
 RECIPE_FOLDERS = (PACKAGE_ROOT.parent / "recipes", PACKAGE_ROOT / "_recipes")
 READ_BY_CLIP = {"portrait-tiny", "sd15", "sdxl", "sd3", "flux1"}  # bases with text encoders that can learn
+ONE_VECTOR = {"sd3"}  # of these, whose pipeline does not put several where a prompt says the word
 MAX_RECIPE_BYTES = 256 * 1024
 
 
@@ -241,6 +242,7 @@ def _fit_checks(recipe: Recipe) -> Iterator[str]:
     if (f.weighting == "min_snr") != (f.min_snr_gamma is not None):
         yield "fit.min_snr_gamma: goes with fit.weighting min_snr, and only with it (5 in the paper)"
     yield from _rate_checks(f, recipe.base.name)
+    yield from _token_checks(recipe)
     if f.warm_start is not None and not Path(f.warm_start).is_file():
         yield f"fit.warm_start: {f.warm_start}: no such file"
     if len({name.removesuffix("-online") for name in f.trackers}) < len(f.trackers):
@@ -268,6 +270,23 @@ def _rate_checks(f: FitSection, base: str) -> Iterator[str]:
         yield "fit.lora_plus_ratio: Prodigy has one rate for all; choose another optimizer"
     if f.text_encoder_rate not in (None, 1.0):
         yield "fit.text_encoder_rate: Prodigy has one rate for all; set it to 1 or null"
+
+
+def _token_checks(recipe: Recipe) -> Iterator[str]:
+    """What vectors of the trigger's own go with."""
+    f, base, trigger, word = recipe.fit, recipe.base.name, recipe.prepare.trigger, recipe.prepare.class_word
+    if not f.new_tokens:
+        changed = [name for name in ("token_rate", "token_init", "token_until") if name in f.model_fields_set]
+        yield from (f"fit.{name}: goes with fit.new_tokens, and only with it" for name in changed)
+        return
+    if base not in READ_BY_CLIP:
+        yield f"fit.new_tokens: {base} reads texts with a language model, which learns no word; set it to 0"
+    if base in ONE_VECTOR and f.new_tokens > 1:
+        yield f"fit.new_tokens: prompts of {base} can say a word of one vector; set it to 1"
+    if f.optimizer == "prodigy" and f.token_rate != 1.0:
+        yield "fit.token_rate: Prodigy has one rate for all; set it to 1"
+    if trigger in word:
+        yield f"prepare.trigger: {trigger} is a part of {word}, which a token of its own would cut; choose another"
 
 
 def _start_checks(f: FitSection) -> Iterator[str]:

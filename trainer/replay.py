@@ -17,6 +17,7 @@ from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
 from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE, take_part
 from trainer.layouts.header import SUFFIX
+from trainer.layouts.words import BESIDE
 from trainer.lock_words import lock_differences
 from trainer.pipeline import Pipeline
 from trainer.processes import count
@@ -221,7 +222,7 @@ def _subject_of(manifest: dict[str, Any]) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    return name.endswith(SUFFIX) and not name.endswith(f".kohya{SUFFIX}")
+    return name.endswith(SUFFIX) and not name.endswith((f".kohya{SUFFIX}", BESIDE))
 
 
 def _equal(then: Path, now: Path, patterns: tuple[str, ...]) -> bool:

@@ -213,6 +213,16 @@ class FitSection(Section):
     Of the denoiser's `rank`, `alpha` and kind. diffusers' scripts: 1 (train_dreambooth_lora.py) or 0.05
     (train_dreambooth_lora_sd3.py, 5e-6 beside 1e-4).
     """
+    new_tokens: Annotated[int, Field(ge=0, le=16)] = 0
+    """Vectors of its own that the trigger gets in the base's CLIP text encoders (textual inversion, arXiv 2208.01618),
+    learned together with the adapter. Each keeps the length of the one that it starts from. 0: none."""
+    token_rate: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    """Learning rate of these vectors over `learning_rate`. cloneofsimo/lora: 5 (5e-4 beside 1e-4)."""
+    token_init: Annotated[str, Field(pattern=r"^[a-z][a-z ]{0,59}$")] | None = None
+    """Words whose vectors they start from, one token after the other. None: the class word."""
+    token_until: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the steps in which the vectors learn; then they stay, and the adapter is tuned around them (arXiv
+    2106.05744). diffusers' examples/advanced_diffusion_training: 0.5."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate after the warm-up: to 10% of the peak along a cosine or a line, or constant."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.adapter import loading_lines
+from trainer.adapter import SOMEWHERE, loading_lines
 from trainer.console import Console
+from trainer.layouts.words import beside
 
 SHOWN_TEXT = 500
 SCORE = ("mean", "ceiling", "of_ceiling", "judge")  # of a file's metadata
@@ -53,7 +54,9 @@ def show(summary: dict[str, Any], console: Console) -> None:
         console.result(f"adapter: {adapter}")
         console.result("\nLoad it anywhere diffusers runs:\n")
         prompt, guidance = card["by_prompt"][0]["prompt"], card["sampling"]["guidance"]
-        console.result(loading_lines(summary["base_folder"], adapter, prompt, guidance))
+        files = str(beside(SOMEWHERE)), str(beside(adapter))
+        word = [line.replace(*files) for line in stages["4_export"].get("word", [])]
+        console.result(loading_lines(summary["base_folder"], adapter, prompt, guidance, word))
 
 
 def show_comparison(found: dict[str, Any], console: Console) -> None:
@@ -95,6 +98,9 @@ def show_adapter(said: dict[str, Any], console: Console) -> None:
         (key, str(said[key]))
         for key in ("layout", "kind", "ranks", "tensors", "parameters", "dtypes", "tensors_sha256")
     ]
+    for word, own in said["words"].items():
+        vectors = ", ".join(f"{shape[0]} x {shape[1]} for {key}" for key, shape in own.items())
+        rows.append(("new word", f"{word}: vectors {vectors}"))
     score = said["metadata"]
     if "likeness.verdict" in score:
         mean, ceiling, share, judge = (score.get(f"likeness.{key}", "-") for key in SCORE)
@@ -128,6 +134,8 @@ def show_merged(said: dict[str, Any], console: Console) -> None:
     lost = said["lost"]
     rows = [("layers", str(said["layers"])), ("scale", f"{said['scale']:g}"), ("bytes", str(said["bytes"]))]
     rows.append(("lost to rounding", f"{lost['mean']:.1e} of the update on average, {lost['max']:.1e} at most"))
+    if said["word"]:
+        rows.append(("new word", f"{said['word']}: its vectors are not merged; load learned_embeds.safetensors too"))
     console.table(said["out"], rows)
 
 

@@ -23,7 +23,7 @@ from trainer.fit.checkpoint import find_checkpoints
 from trainer.fit.optimizer import build_optimizer, set_rate
 from trainer.fit.plan import estimate
 from trainer.fit.prior import build_prior
-from trainer.jobs import decides_fit
+from trainer.jobs import YOUNGER, decides_fit
 from trainer.recipe import READ_BY_CLIP
 from trainer.sections import FitSection
 
@@ -216,7 +216,7 @@ def test_a_fit_from_before_the_key_still_holds() -> None:
     plain, tuned = decides_fit(FitSection()), decides_fit(FitSection(text_encoder_rate=0.5))
     assert "text_encoder_rate" not in plain
     assert tuned == plain | {"text_encoder_rate": 0.5}
-    assert plain.keys() | {"text_encoder_rate", "trackers"} == set(FitSection.model_fields)
+    assert plain.keys() | {*YOUNGER, "trackers"} == set(FitSection.model_fields)
 
 
 def test_a_run_scores_and_exports_it(

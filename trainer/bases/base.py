@@ -12,6 +12,7 @@ import torch
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.schedule import Schedule
 from trainer.errors import MissingPartError, UsageError
+from trainer.layouts.words import Words
 from trainer.records import RGB
 
 # The file of each family and the name it has there; a file is imported when its family is asked for.
@@ -76,6 +77,13 @@ class Base(Protocol):
         """
         ...
 
+    def learn_word(self, word: str, vectors: int, like: str) -> None:
+        """Give the text encoders `vectors` new rows for this word, which start at those of `like`, and `tune_texts`.
+
+        Raises UsageError for a word that the base has a token of, or more vectors than its prompts can say.
+        """
+        ...
+
     def count_tokens(self, text: str) -> tuple[int, int]:
         """How many tokens the text has, marks included, and how many the encoder that reads furthest takes in."""
         ...
@@ -97,6 +105,10 @@ class Base(Protocol):
 
         With `folded` it is added to fp32 weights under it until the next call: faster, and the same but for rounding.
         """
+        ...
+
+    def word_code(self, file: Path, words: Words) -> list[str]:
+        """Lines of Python that load the vectors of a file into `pipe`, of the stock pipeline; [] without words."""
         ...
 
     def sample(

@@ -49,8 +49,14 @@ def tokens_of(tunable: Tunable, pipeline: Any, texts: Sequence[str]) -> Tensor:
     for name in tunable.tokenizers.values():
         tokenizer = getattr(pipeline, name)
         options = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
-        read.append(tokenizer(list(texts), return_tensors="pt", **options).input_ids)
+        read.append(tokenizer(spelled_out(pipeline, tokenizer, texts), return_tensors="pt", **options).input_ids)
     return torch.stack(read, 1)
+
+
+def spelled_out(pipeline: Any, tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """The texts as the pipeline hands them to the tokenizer: a learned word's vectors each by its own token's name."""
+    convert = getattr(pipeline, "maybe_convert_prompt", None)
+    return convert(list(texts), tokenizer) if convert else list(texts)
 
 
 def text_targets(targets: str | Sequence[str]) -> list[str]:

@@ -10,28 +10,30 @@ from typing import Any
 
 import torch
 
-from trainer.adapter import kind_of, read_adapter, write_adapter
+from trainer.adapter import kind_of, read_whole, write_adapter
 from trainer.errors import IntegrityError
+from trainer.layouts.header import check_header
 from trainer.layouts.layer import Layer
 from trainer.layouts.layers import canonical, diffusers_reads_kohya, layout_of, read_layers, to_diffusers
+from trainer.layouts.words import BUNDLE, Words
 
 STRENGTH_TOLERANCE = 0.02  # above what bf16 rounds, far below a mistaken alpha
 
 
-def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> None:
-    """Load the file as any user would, under the name `adapter`.
+def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> Words:
+    """Load the file as any user would, under the name `adapter`; returns the vectors of its new words, not loaded yet.
 
     It is read and checked before diffusers sees it. What diffusers has no reader for (SD3 in kohya's layout, the
-    original model's module names) and a DoRA under names by which it would drop the lengths go in with the same tensors
-    under the names that it takes. Raises IntegrityError, naming the file
+    original model's module names), a DoRA under names by which it would drop the lengths, and a LoRA with vectors among
+    its tensors go in with the same tensors under the names that it takes. Raises IntegrityError, naming the file
     and the layers, for a file that is no whole LoRA or DoRA or that the pipeline did not take whole.
     """
-    tensors, metadata = read_adapter(file)
+    tensors, words, metadata = read_whole(file)
     wanted = read_layers(file, tensors, metadata)
     layout = layout_of(tensors)
     as_it_is = layout == "diffusers" or (layout == "kohya" and diffusers_reads_kohya(wanted))
-    renamed, extra = (tensors, {}) if as_it_is and kind_of(tensors) == "lora" else to_diffusers(wanted)
-    if renamed.keys() != tensors.keys():
+    renamed, extra = (tensors, metadata) if as_it_is and kind_of(tensors) == "lora" else to_diffusers(wanted)
+    if renamed.keys() != tensors.keys() or any(name.startswith(BUNDLE) for name in check_header(file)):
         with TemporaryDirectory() as folder:
             write_adapter(Path(folder) / file.name, renamed, extra)
             _load(pipeline, Path(folder) / file.name, file, adapter, base)
@@ -45,6 +47,7 @@ def load_adapter(pipeline: Any, file: Path, adapter: str, base: str) -> None:
     for name, layer in wanted.items():
         _check_strength(file, name, layer, taken[name], adapter)
         _check_lengths(file, name, layer, taken[name], adapter)
+    return words
 
 
 def _load(pipeline: Any, source: Path, file: Path, adapter: str, base: str) -> None:

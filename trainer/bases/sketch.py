@@ -19,6 +19,7 @@ from trainer.bases.conditioning import Conditioning
 from trainer.bases.quantize import blank, is_quantized, sketch_quantized
 from trainer.bases.schedule import FLOW, Schedule
 from trainer.bases.stock import AT_ONCE_PX, Family, answer_of, computed_dtype, held_dtype
+from trainer.bases.words import NewRows
 from trainer.errors import MissingPartError
 
 LEVELS, NATIVE_PX = 1000, 1024  # the size is for denoisers whose configuration does not say one
@@ -53,6 +54,13 @@ class Sketch:
         return answer_of(
             self.family, self.denoiser, self.precision, noisy, self.schedule.times[timesteps], text, self.text_encoders
         )
+
+    def learn_word(self, word: str, vectors: int) -> None:
+        """As the base's own, with blank rows."""
+        for encoder in self.text_encoders.values():
+            table = encoder.get_input_embeddings()
+            rows = torch.empty(vectors, table.weight.shape[1], device="meta")
+            encoder.set_input_embeddings(NewRows(table, word, len(table.weight), rows))
 
     def lora_targets(self, kind: str) -> list[str]:
         """As the base's own."""

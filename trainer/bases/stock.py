@@ -21,7 +21,9 @@ from trainer.bases.placing import modules_of, place, to_channels_last
 from trainer.bases.quantize import quantize
 from trainer.bases.schedule import schedule_of
 from trainer.bases.tokens import clip_tokens
+from trainer.bases.words import learn_word, loading_code, put_words, said_whole
 from trainer.errors import UsageError
+from trainer.layouts.words import Words
 from trainer.records import RGB
 
 ADAPTER = "likeness"
@@ -157,6 +159,7 @@ class StockBase:
         if source.single and not family.single_file:
             raise UsageError(f"base {name} is not read from a single file", "set base.path to a diffusers folder")
         self._plain: list[tuple[torch.nn.Module, torch.Tensor]] = []
+        self._take_words_out: Callable[[], None] = lambda: None
         self.text_encoders: Mapping[str, torch.nn.Module] = {}
         self._pipeline = load_pipeline(family.pipeline, source, self._dtype, **family.options)
         self._pipeline.set_progress_bar_config(disable=True)
@@ -209,9 +212,17 @@ class StockBase:
         if self._family.tunable is None:
             raise UsageError(
                 f"base {self.name} reads texts with a language model, which is not tuned",
-                "set fit.text_encoder_rate to null",
+                "set fit.text_encoder_rate to null and fit.new_tokens to 0",
             )
         self.text_encoders = {name: getattr(self._pipeline, name) for name in self._family.tunable.tokenizers}
+
+    def learn_word(self, word: str, vectors: int, like: str) -> None:
+        """Teach every CLIP text encoder the word; see `words.learn_word`."""
+        self.tune_texts()
+        if vectors > 1 and not said_whole(self._pipeline):
+            raise UsageError(f"prompts of base {self.name} can say a word of one vector", "set fit.new_tokens to 1")
+        for name, tokenizer in self._family.tunable.tokenizers.items() if self._family.tunable else ():
+            learn_word(getattr(self._pipeline, tokenizer), self.text_encoders[name], word, vectors, like)
 
     def count_tokens(self, text: str) -> tuple[int, int]:
         """Tokens of the text, and how many of them are read."""
@@ -241,9 +252,14 @@ class StockBase:
         unfold(self._plain)
         self._plain = []
         self._pipeline.unload_lora_weights()
+        self._take_words_out()
+        self._take_words_out = lambda: None
         if file is None:
             return
-        load_adapter(self._pipeline, file, ADAPTER, self.name)
+        words = load_adapter(self._pipeline, file, ADAPTER, self.name)
+        if words:
+            self._take_words_out = put_words(self._pipeline, self._family.tunable, words, file, self.name)
+            place(self._pipeline, self._device)
         if folded:
             self._plain = fold(self._pipeline, ADAPTER)
 
@@ -272,6 +288,11 @@ class StockBase:
                 ).images
             for offset, picture in enumerate(pictures):
                 on_picture(start + offset, (picture * 255).round().astype(np.uint8))
+
+    def word_code(self, file: Path, words: Words) -> list[str]:
+        """How a user loads the vectors of the word from the file into the stock pipeline; nothing without a word."""
+        ((word, own),) = words.items() if words else [("", {})]
+        return loading_code(self._pipeline, file, word, len(own)) if own else []
 
     def fresh(self) -> StockBase:
         """The same base, read from its files again."""

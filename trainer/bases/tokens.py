@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainer.bases.encoders import spelled_out
+
 T5_TOKENS = 512  # FluxPipeline.encode_prompt, max_sequence_length
 T5_TOKENS_SD3 = 256  # StableDiffusion3Pipeline.encode_prompt, max_sequence_length
 CHAT_TOKENS = 512  # Flux2KleinPipeline, ZImagePipeline and QwenImagePipeline, max_sequence_length
@@ -11,7 +13,8 @@ CHAT_TOKENS = 512  # Flux2KleinPipeline, ZImagePipeline and QwenImagePipeline, m
 
 def clip_tokens(pipeline: Any, text: str) -> tuple[int, int]:
     """Tokens of the text with its marks, and the tokenizer's own limit: CLIP has 77."""
-    return _count(pipeline.tokenizer, text), pipeline.tokenizer.model_max_length
+    (spelled,) = spelled_out(pipeline, pipeline.tokenizer, [text])
+    return _count(pipeline.tokenizer, spelled), pipeline.tokenizer.model_max_length
 
 
 def sd3_tokens(pipeline: Any, text: str) -> tuple[int, int]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from trainer.adapter import loading_lines
+from trainer.adapter import SOMEWHERE, loading_lines
 
 TEMPLATE = """---
 {front}
@@ -20,7 +19,7 @@ A LoRA of {learned}. Say `{trigger} {class_word}` in the prompt.
 ```python
 {snippet}
 ```
-
+{word}
 ## Score
 
 | measured on {report} photos that the training never saw | |
@@ -49,6 +48,11 @@ adapter were not measured.
 Made by Likeness {version} with recipe `{recipe}` ({recipe_hash}), checkpoint of step {step}{weaker}, rank {rank}. Base
 {base_hash}.
 """
+WORD = """
+`{trigger}` is a word of its own in the base's CLIP text encoders. Its vectors are in `THIS-FILE.tokens.safetensors`,
+and in the kohya file under `bundle_emb.`; without them the adapter is another. A1111 and Forge take them from the
+kohya file, or as `embeddings/{trigger}.safetensors`; ComfyUI as that file, where prompts say `embedding:{trigger}`.
+"""
 SHOWN_PROMPTS = 6
 
 
@@ -76,8 +80,9 @@ def model_card(card: dict[str, Any], facts: dict[str, Any]) -> str:
         leak=_number(card["leak"]["excess"]),
         verdict=card["verdict"],
         snippet=loading_lines(
-            "BASE", Path("FOLDER/THIS-FILE.safetensors"), card["by_prompt"][0]["prompt"], card["sampling"]["guidance"]
+            "BASE", SOMEWHERE, card["by_prompt"][0]["prompt"], card["sampling"]["guidance"], facts["word"]
         ),
+        word=WORD.format(trigger=facts["trigger"]) if facts["word"] else "",
         reasons=reasons + "\n" if reasons else "",
         prompts="\n".join(f"- {prompt}" for prompt in sample_prompts(card)),
         steps=card["sampling"]["steps"],

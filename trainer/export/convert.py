@@ -8,18 +8,19 @@ from typing import Any
 
 import torch
 
-from trainer.adapter import kind_of, read_adapter, stamped, tensors_sha256, write_adapter
+from trainer.adapter import kind_of, read_whole, stamped, tensors_sha256, write_adapter, write_words
 from trainer.errors import IntegrityError, UsageError
 from trainer.export.metadata import network
 from trainer.export.resize import relative_error, resize
 from trainer.layouts.header import SUFFIX
-from trainer.layouts.layer import Layers
+from trainer.layouts.layer import Layers, Tensors
 from trainer.layouts.layers import layout_of, read_layers, to_diffusers, to_kohya
 from trainer.layouts.settings import KEY
+from trainer.layouts.words import SHA256, beside, bundled
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # Hashes of other tools over the weights as they were; what one of them needs is written anew.
-STALE = ("sshs_legacy_hash", "sshs_model_hash", "modelspec.hash_sha256", KEY)
+STALE = ("sshs_legacy_hash", "sshs_model_hash", "modelspec.hash_sha256", KEY, SHA256)
 SCORES = ("likeness.of_ceiling", "likeness.verdict")  # measured on the weights as they were
 
 
@@ -32,6 +33,8 @@ def convert(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the adapter anew and say what changed; `file` itself is only read.
+
+    Vectors of a new word go along: in kohya's layout among the tensors, in diffusers' in a file beside.
 
     Layouts and a wider number format lose nothing. `rounding` is the largest error of a narrower one, relative to the
     largest weight of its tensor; `retained` the share of each layer's energy that a lower rank keeps; `error` what both
@@ -46,15 +49,22 @@ def convert(
         raise UsageError("nothing to convert", "ask for --layout, --dtype or --rank")
     target = out or default_name(file, layout, dtype, rank)
     _check_target(file, target, overwrite)
-    tensors, metadata = read_adapter(file)
+    tensors, words, metadata = read_whole(file)
     layers = read_layers(file, tensors, metadata)
     resized, retained = resize(layers, rank) if rank else (layers, {})
     cast, rounding = _cast(file, resized, DTYPES[dtype]) if dtype else (resized, 0.0)
+    narrowed = {word: _narrowed(file, word, own, DTYPES[dtype]) for word, own in words.items()} if dtype else words
     changed = [module for module in layers if cast[module] is not layers[module]]
     layout = layout or ("kohya" if layout_of(tensors) == "kohya" else "diffusers")
     base = metadata.get("likeness.base", "")
     new, extra = (to_kohya(cast, base), {}) if layout == "kohya" else to_diffusers(cast)
-    said = amended(metadata, cast, extra, tensors_sha256(tensors), any(kept < 1 for kept in retained.values()))
+    source = tensors_sha256(tensors | bundled(words))
+    said = amended(metadata, cast, extra, source, any(kept < 1 for kept in retained.values()))
+    if layout == "kohya":
+        new |= bundled(narrowed)
+    elif words:
+        _check_target(file, beside(target), overwrite)
+        said |= write_words(target, narrowed)
     write_adapter(target, new, stamped(new, said))
     return {
         "file": str(file),
@@ -105,14 +115,24 @@ def _cast(file: Path, layers: Layers, dtype: torch.dtype) -> tuple[Layers, float
             old = getattr(layer, part)
             if old is None:
                 continue
-            new[part] = old.to(dtype)
-            if not bool(torch.isfinite(new[part].float()).all()):
-                raise IntegrityError(f"{file}: {module} holds weights too large for {dtype}", "use --dtype bf16")
+            new[part] = _as(file, module, old, dtype)
             largest = float(old.double().abs().max())
             error = float((new[part].double() - old.double()).abs().max())
             worst = max(worst, error / largest if largest else 0.0)
         found[module] = replace(layer, **new)
     return found, worst
+
+
+def _as(file: Path, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    new = tensor.to(dtype)
+    if not bool(torch.isfinite(new.float()).all()):
+        raise IntegrityError(f"{file}: {name} holds weights too large for {dtype}", "use --dtype bf16")
+    return new
+
+
+def _narrowed(file: Path, word: str, own: Tensors, dtype: torch.dtype) -> Tensors:
+    """The vectors in that number format; few enough that their rounding is not told."""
+    return {key: _as(file, f"the word {word}", tensor, dtype) for key, tensor in own.items()}
 
 
 def _check_target(file: Path, target: Path, overwrite: bool) -> None:

@@ -12,20 +12,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from trainer.adapter import read_adapter, tensors_sha256
+from trainer.adapter import read_whole, tensors_sha256, write_adapter
 from trainer.errors import IntegrityError, MissingPartError, UsageError
 from trainer.layouts.layer import Layer, Layers, grown
 from trainer.layouts.layers import read_layers
+from trainer.layouts.words import alone, bundled
 
 CONFIGS = {".json", ".txt", ".model", ".md"}  # .model: a tokenizer's; nothing else is copied, above all no pickle
 NOTE = "merged.json"
+VECTORS = "learned_embeds.safetensors"  # diffusers' name for them in a folder
 
 
 def merge(file: Path, base: Path, out: Path, scale: float = 1.0) -> dict[str, Any]:
     """Write `base` with the adapter in its weights into the new folder `out`; both inputs are only read.
 
     Every weight keeps its number format. `lost` is what its rounding takes from the update, as a share of the
-    update's norm: `mean` and `max` over the layers, 0 for an exact sum.
+    update's norm: `mean` and `max` over the layers, 0 for an exact sum. Vectors of a new word lie in the folder as
+    `learned_embeds.safetensors`, which `load_textual_inversion` takes by itself: no tokenizer is changed.
 
     Raises:
         UsageError: `base` is no diffusers folder, or `out` is there already.
@@ -33,13 +36,18 @@ def merge(file: Path, base: Path, out: Path, scale: float = 1.0) -> dict[str, An
         IntegrityError: the adapter does not fit the base, naming the layer; nothing is left behind.
     """
     _check_folders(file, base, out)
-    tensors, metadata = read_adapter(file)
+    tensors, words, metadata = read_whole(file)
     layers = read_layers(file, tensors, metadata)
+    if len(words) > 1:
+        raise IntegrityError(f"{file}: it has {len(words)} new words, a merged base can have the vectors of one")
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
         lost = _write(file, layers, base, part, scale)
-        said = {"schema": 1, "adapter_sha256": tensors_sha256(tensors), "scale": scale}
+        said = {"schema": 1, "adapter_sha256": tensors_sha256(tensors | bundled(words)), "scale": scale}
+        if words:
+            write_adapter(part / VECTORS, alone(words), {"format": "pt"})
+            said["word"] = next(iter(words))
         (part / NOTE).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
         part.rename(out)
     finally:
@@ -50,6 +58,7 @@ def merge(file: Path, base: Path, out: Path, scale: float = 1.0) -> dict[str, An
         "out": str(out),
         "scale": scale,
         "layers": len(layers),
+        "word": said.get("word"),
         "bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
         "lost": {"mean": sum(lost.values()) / len(lost), "max": max(lost.values())},
     }

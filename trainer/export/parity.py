@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainer.adapter import Tensors, read_adapter, tensors_sha256
+from trainer.adapter import Tensors, read_whole, tensors_sha256
 from trainer.bases.base import Base
 from trainer.errors import IntegrityError
 from trainer.layouts.layers import diffusers_reads_kohya, read_layers, to_diffusers
+from trainer.layouts.words import bundled
 from trainer.records import RGB
 
 TOLERANCE = 2  # levels of 255
@@ -38,8 +39,9 @@ class Parity:
 
 def check_twin(base: Base, twin: Path, tensors: Tensors, evaluated: Path, judge: Judge | None) -> Parity:
     """As `check_parity`, for the kohya file of these tensors, which must also read back as them, bit for bit."""
-    layers = read_layers(twin, *read_adapter(twin))
-    if tensors_sha256(to_diffusers(layers)[0]) != tensors_sha256(tensors):
+    found, words, metadata = read_whole(twin)
+    layers = read_layers(twin, found, metadata)
+    if tensors_sha256(to_diffusers(layers)[0] | bundled(words)) != tensors_sha256(tensors):
         raise IntegrityError(f"{twin.name} reads back as another adapter", "set export.kohya=false and report this")
     return check_parity(base, twin, evaluated, judge) if diffusers_reads_kohya(layers) else Parity(None, None)
 

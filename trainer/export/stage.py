@@ -11,7 +11,17 @@ from typing import Any
 
 import torch
 
-from trainer.adapter import Tensors, kind_of, read_adapter, scaled, stamped, tensors_sha256, write_adapter
+from trainer.adapter import (
+    SOMEWHERE,
+    Tensors,
+    kind_of,
+    read_adapter,
+    scaled,
+    stamped,
+    tensors_sha256,
+    write_adapter,
+    write_words,
+)
 from trainer.bases.base import Base
 from trainer.errors import IntegrityError
 from trainer.export.card import model_card
@@ -19,6 +29,7 @@ from trainer.export.metadata import adapter_metadata
 from trainer.export.parity import Judge, Parity, check_parity, check_twin, worst
 from trainer.kinds import PERSON, Kind
 from trainer.layouts.layers import read_layers, to_kohya
+from trainer.layouts.words import beside, bundled, split_words
 from trainer.records import Checkpoint
 from trainer.run import sha256_of, write_json, write_text
 
@@ -44,7 +55,9 @@ class Settings:
 def export(
     checkpoint: Checkpoint, base: Base, evaluated: Path, settings: Settings, judge: Judge | None, folder: Path
 ) -> dict[str, Any]:
-    """Write the adapter at its strength, its kohya twin, the card and the manifest; returns the stage's facts.
+    """Write the adapter at its strength, the vectors of its word, its kohya twin, the card and the manifest.
+
+    Returns the stage's facts.
 
     `base` was just read from its files. Raises IntegrityError, naming the layer, when a written file is not taken
     whole or does not make the scored pictures or their likeness.
@@ -53,24 +66,29 @@ def export(
     tensors, _ = read_adapter(checkpoint.adapter)
     if checkpoint.strength != 1.0:
         tensors = scaled(tensors, checkpoint.strength)
-    tensors = {name: tensor.to(DTYPES[settings.dtype]) for name, tensor in tensors.items()}
+    whole = {name: tensor.to(DTYPES[settings.dtype]) for name, tensor in tensors.items()}
+    tensors, words = split_words(checkpoint.adapter, whole)
     facts = _facts(checkpoint, base, settings) | {"dora": kind_of(tensors) == "dora"}
-    metadata = adapter_metadata(card, facts)
     adapter, twin = (folder / f"{settings.file_stem}{suffix}" for suffix in (".safetensors", ".kohya.safetensors"))
+    facts["word"] = base.word_code(beside(SOMEWHERE), words)
+    metadata = adapter_metadata(card, facts) | write_words(adapter, words)
     write_adapter(adapter, tensors, stamped(tensors, metadata))
     parity = {adapter.name: check_parity(base, adapter, evaluated, judge)}
     renamed, reason = _kohya(adapter, tensors, base.name) if settings.kohya else (None, "")
     if renamed:
+        renamed |= bundled(words)
         write_adapter(twin, renamed, stamped(renamed, metadata))
-        parity[twin.name] = check_twin(base, twin, tensors, evaluated, judge)
+        parity[twin.name] = check_twin(base, twin, whole, evaluated, judge)
     write_text(folder / "README.md", model_card(card, facts))
-    write_manifest(folder, card, tensors, parity)
-    said = {
+    write_manifest(folder, card, whole, parity)
+    said: dict[str, Any] = {
         "step": checkpoint.step,
         "strength": checkpoint.strength,
         "parity_levels": worst(parity.values()),
         "bytes": adapter.stat().st_size,
     }
+    if words:
+        said["word"] = facts["word"]
     return said | ({"no_kohya": reason} if reason else {})
 
 

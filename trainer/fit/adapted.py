@@ -8,7 +8,9 @@ from typing import Any, Protocol
 import torch
 
 from trainer.bases.encoders import text_targets
+from trainer.bases.words import all_new_rows, word_tensors
 from trainer.fit.lora import Shape, add_lora, lora_start, lora_tensors
+from trainer.fit.optimizer import TOKENS
 from trainer.fit.settings import Settings
 
 Tensor = torch.Tensor
@@ -45,15 +47,19 @@ def parts_of(base: Parts) -> dict[str, torch.nn.Module]:
 def adapt(base: Parts, s: Settings) -> dict[str, Tensor]:
     """Put a new adapter on every part; the trainable parameters by name, those of a text encoder with its own before.
 
+    Text encoders that only learn a word stay as they are but for its vectors, which are trainable too.
+
     `fit.rank_pattern` names layers of the denoiser. Raises RecipeError for an adapter that the base cannot carry.
     """
     targets = base.lora_targets(s.targets) if isinstance(s.targets, str) else s.targets
     weights = add_lora(base.denoiser, shape_of(s, targets), s.seed)
-    for index, (name, encoder) in enumerate(base.text_encoders.items(), 1):
+    tuned = base.text_encoders if s.text_encoder_rate is not None else {}
+    for index, (name, encoder) in enumerate(tuned.items(), 1):
         shape = Shape(s.rank, s.alpha, text_targets(s.targets), s.adapter, s.init, s.dropout)
         own = add_lora(encoder, shape, s.seed + index)
         weights |= {f"{name}.{parameter}": weight for parameter, weight in own.items()}
-    return weights
+    new = all_new_rows(base.text_encoders)
+    return weights | {f"{TOKENS}{name}": rows.rows.requires_grad_() for name, rows in new.items()}
 
 
 def shape_of(s: Settings, targets: Sequence[str]) -> Shape:
@@ -71,12 +77,13 @@ def adapter_start(base: Parts, init: str) -> dict[str, Tensor]:
 
 
 def adapter_tensors(base: Parts, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`lora.lora_tensors` of every part."""
-    return {
+    """`lora.lora_tensors` of every part, and the vectors of a word that is learned."""
+    layers = {
         name: tensor
         for component, part in parts_of(base).items()
         for name, tensor in lora_tensors(part, start, component).items()
     }
+    return layers | word_tensors(base.text_encoders)
 
 
 def recompute(base: Parts, again: Callable[..., Any] | None = None) -> None:

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from trainer.bases.base import Base
+from trainer.bases.words import keep_lengths
 from trainer.console import Console
 from trainer.errors import DivergedError
 from trainer.fit.adapted import adapter_tensors
@@ -132,8 +133,11 @@ class Loop:
         norm = self.accelerator.clip_grad_norm_(list(trained.weights.values()), s.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise self._diverged(step, "norm of the gradient", float(norm), range(s.batch_size * self.parts))
-        set_rate(trained.optimizer, self._rate(step))
+        learns_word = s.new_tokens > 0 and step < s.token_until * s.steps
+        set_rate(trained.optimizer, self._rate(step), learns_word)
         trained.optimizer.step()
+        if learns_word:
+            keep_lengths(self.base.text_encoders)
         trained.optimizer.zero_grad(set_to_none=True)
         if s.ema_decay is not None:
             move_averages(trained.averages, trained.weights, s.ema_decay, step + 1)

@@ -18,6 +18,7 @@ from trainer.errors import MissingPartError
 Tensor = torch.Tensor
 Optimizer = torch.optim.Optimizer
 TEXT = "text_encoder"  # how their parameters' names begin
+TOKENS = "tokens."  # how those of a new word's vectors do
 RATE_SHARE = "rate_share"  # of a parameter group: its learning rate as a multiple of the schedule's
 
 
@@ -28,6 +29,7 @@ def build_optimizer(
     weight_decay: float,
     plus_ratio: float | None,
     text_rate: float | None = None,
+    token_rate: float = 1.0,
 ) -> Optimizer:
     """The optimizer of the recipe over named parameters.
 
@@ -36,10 +38,11 @@ def build_optimizer(
             (arXiv 2302.06675) or `adafactor` (arXiv 1804.04235).
         plus_ratio: LoRA+ (arXiv 2402.12354): the rate of every B over that of A; None: the same rate.
         text_rate: the rate of parameters of text encoders over that of the others; None: there are none.
+        token_rate: the rate of a new word's vectors over that of the others.
 
     Raises MissingPartError where its package is not installed.
     """
-    groups = _groups(parameters, plus_ratio or 1.0, text_rate or 1.0)
+    groups = _groups(parameters, plus_ratio or 1.0, text_rate or 1.0, token_rate)
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
     if kind == "adafactor":
@@ -64,10 +67,10 @@ def build_optimizer(
     return prodigy
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every group this learning rate, times its share."""
+def set_rate(optimizer: Optimizer, rate: float, word: bool = True) -> None:
+    """Give every group this learning rate, times its share; none to a new word's vectors unless `word` is learned."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get(RATE_SHARE, 1.0)
+        group["lr"] = rate * group.get(RATE_SHARE, 1.0) if word or not group.get(TOKENS) else 0.0
 
 
 def rate_at(schedule: str, peak: float, step: int, steps: int, warmup_steps: int) -> float:
@@ -126,13 +129,19 @@ def _places(optimizer: Optimizer) -> list[tuple[str, Tensor]]:
     ]
 
 
-def _groups(parameters: Mapping[str, Tensor], plus_ratio: float, text_rate: float) -> list[dict[str, Any]]:
-    """One group for each learning rate, in the order in which the parameters come to them."""
-    by_share: dict[float, list[Tensor]] = {}
+def _groups(
+    parameters: Mapping[str, Tensor], plus_ratio: float, text_rate: float, token_rate: float
+) -> list[dict[str, Any]]:
+    """One group for each learning rate, in the order in which the parameters come to them; new vectors apart."""
+    by_share: dict[tuple[float, bool], list[Tensor]] = {}
     for name, tensor in parameters.items():
         share = (plus_ratio if ".lora_B." in name else 1.0) * (text_rate if name.startswith(TEXT) else 1.0)
-        by_share.setdefault(share, []).append(tensor)
-    return [{"params": tensors} | ({RATE_SHARE: share} if share != 1 else {}) for share, tensors in by_share.items()]
+        new = name.startswith(TOKENS)
+        by_share.setdefault((token_rate if new else share, new), []).append(tensor)
+    return [
+        {"params": tensors} | ({RATE_SHARE: share} if share != 1 else {}) | ({TOKENS: True} if new else {})
+        for (share, new), tensors in by_share.items()
+    ]
 
 
 def _library(module: str, extra: str) -> Any:

@@ -129,7 +129,9 @@ def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch
         base: arguments of `trainer.bases.base.get_base`, precision left out.
         precision: `fp32` or `bf16`.
     """
-    drawn = sketch(**base, precision=precision, tune_texts=s.text_encoder_rate is not None)
+    drawn = sketch(**base, precision=precision, tune_texts=s.text_encoder_rate is not None or s.new_tokens > 0)
+    if s.new_tokens:
+        drawn.learn_word(s.trigger, s.new_tokens)
     counted = tally(drawn, s, device)
     loading = counted.frozen + drawn.beside
     if device.type == "cpu" and (drawn.family.channels_last or counted.frozen < drawn.whole):

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer.bases.base import Base
 from trainer.console import Console
+from trainer.errors import UsageError
 from trainer.faces.attributes import mirrored
 from trainer.fit.cache import class_caption
 from trainer.records import Sample
@@ -16,9 +17,12 @@ MOST_PIECES = 4  # a trigger of four letters that are spelled one by one, as the
 
 
 def check_reading(
-    samples: Sequence[Sample], base: Base, trigger: str, mirror: bool, console: Console
+    samples: Sequence[Sample], base: Base, trigger: str, mirror: bool, console: Console, spelled: bool = True
 ) -> dict[str, Any]:
-    """Say which captions are cut or not mirrored, and into how many pieces the trigger is split; returns the facts."""
+    """Say which captions are cut or not mirrored, and into how many pieces the trigger is split; returns the facts.
+
+    Unless the trigger is `spelled` it has vectors of its own, and any number of pieces is right.
+    """
     counted = [base.count_tokens(sample.caption) for sample in samples]
     most = counted[0][1]
     cut = [sample.path.name for sample, (count, _) in zip(samples, counted, strict=True) if count > most]
@@ -30,7 +34,7 @@ def check_reading(
         )
     first = samples[0].caption
     pieces = base.count_tokens(first)[0] - base.count_tokens(class_caption(first, trigger))[0]
-    if pieces > MOST_PIECES:
+    if spelled and pieces > MOST_PIECES:
         console.say(
             f"the base splits the trigger {trigger} into {pieces} pieces, which is hard to learn: choose a "
             f"prepare.trigger of at most {MOST_PIECES}, such as ohwx"
@@ -42,6 +46,17 @@ def check_reading(
             "exchange: take them out, or set fit.mirror=false"
         )
     return {"trigger_pieces": pieces, "captions_cut": len(cut), "captions_not_mirrored": sided}
+
+
+def check_apart(samples: Sequence[Sample], trigger: str) -> None:
+    """Raises UsageError where a caption has the trigger inside another word: a token of it would cut that word too."""
+    for sample in samples:
+        rest = re.sub(rf"\b{trigger}\b", "", sample.caption.lower())
+        if trigger in rest:
+            raise UsageError(
+                f"prepare.trigger: {trigger} is a part of another word in the caption of {sample.path.name}",
+                "choose a word that no other contains, such as ohwx",
+            )
 
 
 def says_a_side(caption: str) -> bool:

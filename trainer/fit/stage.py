@@ -18,7 +18,7 @@ from trainer.fit.loop import Loop
 from trainer.fit.optimizer import build_optimizer
 from trainer.fit.patience import Check, Patience
 from trainer.fit.prior import BATCH, Prior, build_prior, worth_asking
-from trainer.fit.reading import check_reading
+from trainer.fit.reading import check_apart, check_reading
 from trainer.fit.settings import Settings
 from trainer.fit.trackers import accelerator_with, peak_bytes, start_trackers
 from trainer.fit.warm_start import warm_start
@@ -40,7 +40,10 @@ def fit(
     if settings.text_encoder_rate is not None:
         base.tune_texts()
     found = read_samples(samples)
-    reading = check_reading(found, base, settings.trigger, settings.mirror, console)
+    if settings.new_tokens:
+        check_apart(found, settings.trigger)
+        base.learn_word(settings.trigger, settings.new_tokens, settings.token_init or "person")
+    reading = check_reading(found, base, settings.trigger, settings.mirror, console, not settings.new_tokens)
     rng = np.random.default_rng((settings.seed, 5))
     wordings = [wordings_of(sample.caption, settings.wordings, settings.word_dropout, rng) for sample in found]
     with console.progress("encoding samples", len(found)) as tick:
@@ -95,7 +98,7 @@ def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]
         warm_start(parts_of(base), Path(s.warm_start))
     if s.gradient_checkpointing:
         recompute(base)
-    rates = s.learning_rate, s.weight_decay, s.lora_plus_ratio, s.text_encoder_rate
+    rates = s.learning_rate, s.weight_decay, s.lora_plus_ratio, s.text_encoder_rate, s.token_rate
     optimizer = build_optimizer(s.optimizer, weights, *rates)
     return Trained(weights, start_averages(weights, s.ema_decay), optimizer), start
 

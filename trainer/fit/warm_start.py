@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
-from trainer.adapter import read_adapter
+from trainer.adapter import read_whole
+from trainer.bases.words import NewRows, all_new_rows
 from trainer.errors import RecipeError
 from trainer.fit.lora import NAME, lora_layers
 from trainer.layouts.layers import canonical
+from trainer.layouts.words import KEYS, Words
 
 Tensor = torch.Tensor
 PREFIXES = ("base_model.model.", "unet.", "transformer.", "lora_unet_", "lora_transformer_")
@@ -28,13 +30,14 @@ ENDINGS = {
 def warm_start(adapted: Mapping[str, torch.nn.Module], path: Path) -> None:
     """Put the file's update into the adapter on these parts of a base; layers that it lacks stay as they are.
 
-    A file of a smaller rank fills the first rows of A and columns of B; B is zero in the others.
+    A file of a smaller rank fills the first rows of A and columns of B; B is zero in the others. Vectors of a word in
+    the file are where those of the word that is learned begin, whatever it is called.
 
     Raises:
         IntegrityError: the file is not whole safetensors, or a weight is no number.
         RecipeError: it does not fit the adapter that the recipe asks for; every problem at once.
     """
-    tensors, _ = read_adapter(path)
+    tensors, words, _ = read_whole(path)
     layers = {
         _stem(f"{component}.{name}"): layer
         for component, part in adapted.items()
@@ -52,11 +55,32 @@ def warm_start(adapted: Mapping[str, torch.nn.Module], path: Path) -> None:
     if strangers:
         keys = "fit.targets, fit.text_encoder_rate"
         problems.append(f"{len(strangers)} tensors belong to no adapted layer ({keys}), such as {strangers[0]}")
+    new = all_new_rows(adapted)
+    problems += _word_problems(new, words)
     if problems or not parts:
         said = problems[:5] or ["it holds no LoRA"]
         raise RecipeError([f"fit.warm_start: {path.name}: {problem}" for problem in said])
     for stem, part in parts.items():
         _fill(layers[stem], part)
+    for own in words.values():
+        for rows, key in zip(new.values(), KEYS, strict=False):
+            rows.begin_at(own[key])
+
+
+def _word_problems(new: Mapping[str, NewRows], words: Words) -> list[str]:
+    """Why the new rows of the encoders cannot begin at the file's vectors."""
+    if len(words) > 1:
+        return [f"it has vectors of {len(words)} words"]
+    wanted = {key: tuple(rows.rows.shape) for rows, key in zip(new.values(), KEYS, strict=False)}
+    for word, own in words.items():
+        found = {key: tuple(tensor.shape) for key, tensor in own.items()}
+        if found == wanted:
+            continue
+        count = len(next(iter(own.values())))
+        if len(next(iter(new.values())).rows if new else ()) != count:
+            return [f"its word {word} has {count} vectors: set fit.new_tokens={count}"]
+        return [f"the vectors of its word {word} have another shape: the file is of another base"]
+    return []
 
 
 def _parsed(key: str) -> tuple[str, str | None]:
