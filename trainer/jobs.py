@@ -17,7 +17,7 @@ from trainer.processes import Processes, awaited, count
 from trainer.recipe import Recipe
 from trainer.records import Checkpoint
 from trainer.run import Stage, sha256_of
-from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of, load_base
+from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of, load_base, taught_by_gate, teacher_of
 from trainer.sections import FitSection
 from trainer.subject import Subject
 from trainer.weights import MASKS, WEIGHTS, cache_folder, needed
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
 OF_FIT = ("fit_s", "peak_bytes", "images_seen", "stopped_early")  # what the scorecard says of the cost
-YOUNGER = ("text_encoder_rate",)
+YOUNGER = ("text_encoder_rate", "identity_weight", "identity_signal")
 MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
 
@@ -92,12 +92,15 @@ class Jobs:
             "subject": self.subject.name,
             "mask": self.mask,
         }
+        if self.taught:
+            inputs["landmarks"] = True
         settings = stage.Settings(
             limits=Limits(**{name: getattr(p, name) for name in Limits.__slots__}),
             size_px=self.base.size_px,
             reference=self.reference,
             subject=self.subject.name,
             mask=self.mask,
+            landmarks=self.taught,
             framings=tuple(p.framings),
             **{name: getattr(p, name) for name in stage.Settings.__slots__ if hasattr(p, name) and name != "framings"},
         )
@@ -142,6 +145,8 @@ class Jobs:
 
             # Sums that several threads share out are rounded otherwise by another number of them, or by other kernels.
             rounding = {"threads": torch.get_num_threads(), "machine": machine()}
+            for doubt in taught_by_gate(self.recipe):
+                self.console.say(doubt)
             self.processes.call({"samples": str(samples), "folder": str(part)})
             return _fit(self.recipe, samples, part, self.console, self._scoring.check(samples, part)) | rounding
 
@@ -175,7 +180,8 @@ class Jobs:
                 return scenes.evaluate_scenes(evaluator, checkpoints, *said)
             checked = stages[FIT].folder / CHECKS / "samples" if FIT in stages else None
             looked = self._scoring.evaluator(prepared.folder, part, read_split(prepared.folder), checked)
-            return stage.evaluate(looked, checkpoints, *said, prepared.facts["doubts"], prepared.facts["shows"])
+            doubts = [*prepared.facts["doubts"], *(taught_by_gate(self.recipe) if self.taught else [])]
+            return stage.evaluate(looked, checkpoints, *said, doubts, prepared.facts["shows"])
 
         return Job(inputs, work)
 
@@ -247,6 +253,11 @@ class Jobs:
     def mask(self) -> str:
         """`fit.mask`, where anything is fitted."""
         return self.recipe.fit.mask if self.adapter is None else "box"
+
+    @property
+    def taught(self) -> bool:
+        """Whether anything is fitted, with an identity loss."""
+        return self.adapter is None and self.recipe.fit.identity_weight is not None
 
     @cached_property
     def model_files(self) -> list[str]:
@@ -332,7 +343,7 @@ def _fit(
     from trainer.fit import stage
 
     base = load_base(recipe, recipe.fit.precision, console, recipe.base.quantize)
-    return stage.fit(samples, base, fit_settings(recipe), part, console, check)
+    return stage.fit(samples, base, fit_settings(recipe), part, console, check, teacher_of(recipe))
 
 
 def fit_settings(recipe: Recipe) -> Settings:

@@ -15,13 +15,18 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's input; the first axis is the sample."""
+    """One step's input; the first axis is the sample.
+
+    Attributes:
+        view: (n,) int64, which of the cache's views it is, counted sample by sample; None: of no cache.
+    """
 
     latents: Tensor
     text: Conditioning
     weight: Tensor
     noise: Tensor
     timesteps: Tensor
+    view: Tensor | None = None
 
 
 def batch_of(
@@ -42,6 +47,7 @@ def batch_of(
         weight=cache.weight[rows, views],
         noise=torch.randn(latents.shape, generator=generator),
         timesteps=stratified_levels(size, levels, rng, density),
+        view=rows * cache.latents.shape[1] + views,
     )
 
 

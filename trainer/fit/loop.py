@@ -22,6 +22,7 @@ from trainer.fit.average import averaged, move_averages
 from trainer.fit.batches import batch_of, rows_of
 from trainer.fit.cache import Cache
 from trainer.fit.checkpoint import METRICS, Trained, save_checkpoint, save_state
+from trainer.fit.identity import Identity
 from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
 from trainer.fit.optimizer import rate_at, set_rate
 from trainer.fit.patience import Patience
@@ -45,6 +46,7 @@ class Loop:
         names: file names of the cached samples, for error messages.
         start: see `adapted.adapter_start`.
         patience: of the first process; None where every step is made.
+        identity: the identity loss; None where it is off.
     """
 
     base: Base
@@ -57,6 +59,7 @@ class Loop:
     trained: Trained
     start: Mapping[str, torch.Tensor]
     patience: Patience | None = None
+    identity: Identity | None = None
 
     @property
     def parts(self) -> int:
@@ -146,7 +149,8 @@ class Loop:
         s = self.settings
         given = self._examples(step, part).to(self.accelerator.device)
         with self._dropout_of(step, part):
-            losses = diffusion_loss(self.base, given, s.weighting, s.min_snr_gamma)
+            also = None if self.identity is None else self.identity.losses
+            losses = diffusion_loss(self.base, given, s.weighting, s.min_snr_gamma, also)
         # Divided by the samples alone: rows of the prior are added to a step, they take nothing from it.
         loss = losses.sum() / (s.batch_size * self.parts)
         value = float(loss.detach())

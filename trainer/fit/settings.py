@@ -47,3 +47,5 @@ class Settings:
     text_encoder_rate: float | None = None
     stop_after: int | None = None
     trackers: Sequence[str] = ()
+    identity_weight: float | None = None
+    identity_signal: float = 0.5

@@ -72,6 +72,8 @@ class Samples:
         }
         if self.settings.framings != (FACE_FRAMING,):
             row["framing"] = framing
+        if self.settings.landmarks:
+            row["landmarks"] = landmarks_in(photo, square)
         if self.eyes.masker is not None:
             row |= self._mask(name, crop, face, box)
         self.rows.append(row)
@@ -94,6 +96,13 @@ class Samples:
             what = f"no {self.settings.mask} was made out in {fallen} of {len(self.rows)} samples"
             console.say(f"{what}: there the loss looks closer in the face's box")
         return {"masked": dict(self.masked)}
+
+
+def landmarks_in(photo: Photo, square: Square) -> list[list[float]]:
+    """The subject's five landmarks as fractions of this square of the photo."""
+    left, top, side = square
+    shares = (photo.face.landmarks - (left, top)) / side
+    return [[round(float(x), 5), round(float(y), 5)] for x, y in shares]
 
 
 def subject_of(faces: Sequence[Face], photo: Photo, square: Square, size_px: int) -> Face | None:

@@ -38,6 +38,7 @@ class Settings:
     framings: tuple[str, ...] = ("face",)
     max_upscale: float | None = None
     keep_burst: str = "all"  # or `best`
+    landmarks: bool = False  # whether the samples say where they are
     mask: str = "box"  # as `trainer.sections.FitSection` has it
 
     def captioning(self) -> Captioning:
