@@ -21,6 +21,7 @@ from trainer.layouts.header import check_header
 from trainer.layouts.layers import layout_of
 
 Tensors = dict[str, torch.Tensor]
+TEACHER = "likeness.taught_by"  # metadata
 LENGTHS = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 FIRST_HALVES = ("lora_A.weight", "lora_down.weight", "lora.down.weight", "lora_linear_layer.down.weight")
 
@@ -61,6 +62,11 @@ def read_adapter(path: Path) -> tuple[Tensors, dict[str, str]]:
                 f"{path}: {name} holds NaN or infinity", "the fit that made it diverged: do not use it"
             )
     return tensors, metadata
+
+
+def teacher_in(path: Path) -> str | None:
+    """The face engine by whose embeddings an identity loss taught the adapter; None where its metadata names none."""
+    return read_adapter(path)[1].get(TEACHER)
 
 
 def stamped(tensors: Tensors, metadata: dict[str, str]) -> dict[str, str]:

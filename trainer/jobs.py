@@ -17,9 +17,10 @@ from trainer.processes import Processes, awaited, count
 from trainer.recipe import Recipe
 from trainer.records import Checkpoint
 from trainer.run import Stage, sha256_of
-from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of, load_base, taught_by_gate, teacher_of
+from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of, load_base
 from trainer.sections import FitSection
 from trainer.subject import Subject
+from trainer.taught import refuse_pupil, taught_by_gate, teacher_name, teacher_of
 from trainer.weights import MASKS, WEIGHTS, cache_folder, needed
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class Jobs:
 
             # Sums that several threads share out are rounded otherwise by another number of them, or by other kernels.
             rounding = {"threads": torch.get_num_threads(), "machine": machine()}
+            if f.warm_start is not None:
+                refuse_pupil(self.recipe, Path(f.warm_start))
             for doubt in taught_by_gate(self.recipe):
                 self.console.say(doubt)
             self.processes.call({"samples": str(samples), "folder": str(part)})
@@ -169,6 +172,7 @@ class Jobs:
         def work(part: Path) -> dict[str, Any]:
             prepared = stages[PREPARE]
             if self.adapter is not None:
+                refuse_pupil(self.recipe, self.adapter)
                 checkpoints = [Checkpoint(0, self.adapter)]
             else:
                 checkpoints = find_checkpoints(stages[FIT].folder)
@@ -206,6 +210,7 @@ class Jobs:
             chosen.kohya,
             chosen.licence,
             self.kind,
+            teacher_name(self.recipe),
         )
 
         def work(part: Path) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.album import Album
 from trainer.console import Console
-from trainer.errors import UsageError
-from trainer.recipe import TEACHER, Recipe
+from trainer.recipe import Recipe
 from trainer.records import RGB, Checkpoint, Split
 from trainer.weights import cache_folder
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from trainer.evaluate.scenes import SceneEvaluator
     from trainer.evaluate.settings import Photos, Settings
     from trainer.evaluate.stage import Evaluator
-    from trainer.faces.base import DifferentiableEmbedder, Embedder
+    from trainer.faces.base import Embedder
     from trainer.kinds import Kind
 
 CHECKS = "checks"  # in 2_fit: what the checks of `fit.stop_after` made
@@ -145,24 +144,6 @@ def embedder_of(recipe: Recipe, engine: str) -> Embedder:
 
     faces = recipe.faces
     return get_embedder(engine, cache_folder(), faces.insightface_pack, faces.insightface_terms_accepted)
-
-
-def teacher_of(recipe: Recipe) -> DifferentiableEmbedder | None:
-    """The eyes of the identity loss; None where the recipe has none. Raises UsageError for those of the judge."""
-    from trainer.faces.base import get_differentiable
-
-    if recipe.fit.identity_weight is None:
-        return None
-    if recipe.faces.judge == TEACHER:
-        raise UsageError(f"{TEACHER} cannot teach the adapter and judge it", "set faces.judge to another engine")
-    return get_differentiable(TEACHER, cache_folder())
-
-
-def taught_by_gate(recipe: Recipe) -> list[str]:
-    """The doubt that the checkpoint was chosen by the eyes that taught it; empty where it was not."""
-    if recipe.fit.identity_weight is None or recipe.faces.gate != TEACHER:
-        return []
-    return [f"{TEACHER} taught the adapter and chose it: what the gate says is flattered, the judge's numbers are not"]
 
 
 def decides_checks(recipe: Recipe) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Settings:
     kohya: bool
     licence: str
     kind: Kind = PERSON
+    taught_by: str | None = None  # the face engine of the identity loss
 
 
 def export(
@@ -93,6 +94,7 @@ def _facts(checkpoint: Checkpoint, base: Base, settings: Settings) -> dict[str, 
         "class_word": settings.class_word,
         "rank": settings.rank,
         "licence": settings.licence,
+        "taught_by": settings.taught_by,
         "size_px": base.size_px,
         "prediction": base.schedule.prediction,
         "base_model": hub_name(base),
