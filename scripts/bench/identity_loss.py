@@ -3,10 +3,10 @@
     trainer prepare demo --set fit.identity_weight=0.1
     python scripts/bench/identity_loss.py runs/demo/latest/1_prepare [--adapter FILE] [--steps 10]
 
-Prints, for the samples of that folder on the embedded base: the cosine to the sample itself, by dlib's embedder, of what
-the VAE makes of it and of the picture that the base's answer stands for, by the share of the picture in what is noised
-(SNR / (1 + SNR)); the cosine of a sample to the mean of the others; and with `--steps` the seconds a step of the default
-recipe's fit takes with the loss and without, one after the other, the first two steps left out.
+Prints, for the samples of that folder on the embedded base, the cosine to the sample itself, by dlib's embedder: of
+what the VAE makes of it, and of the picture that the base's answer stands for, by the share of the picture in what is
+noised (SNR / (1 + SNR)); and of a sample to the mean of the others. With `--steps` also the seconds of one core that a
+step of the default recipe's fit takes without the loss and with it, the first two steps left out.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ def cost(folder: Path, steps: int) -> None:
             settings = replace(plain, identity_weight=weight)
             facts = stage.fit(folder, get_base("portrait-tiny"), settings, into, console, eyes=eyes)
         spent = np.diff(console.at)[WARM_UP:]
-        said = f"{statistics.mean(spent):.2f} s a step ({min(spent):.2f} to {max(spent):.2f})"
+        said = f"{statistics.mean(spent):.2f} s of a core a step ({min(spent):.2f} to {max(spent):.2f})"
         print(f"identity_weight {weight}: {said}, peak {facts['peak_bytes'] / 1e9:.2f} GB")
 
 
 class Ticking(Console):
-    """A console that remembers when each step of the fit was made."""
+    """A console that remembers what this process had computed, in seconds, when each step of the fit was made."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -110,7 +110,7 @@ class Ticking(Console):
     def progress(self, label: str, total: int) -> Iterator[Tick]:
         def tick(done: int = 1, note: str = "") -> None:
             if label == "fitting" and not note:
-                self.at.append(time.monotonic())
+                self.at.append(time.process_time())
 
         yield tick
 
