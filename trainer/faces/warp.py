@@ -27,5 +27,5 @@ def warped_to(picture: torch.Tensor, landmarks: Floats, template: Floats, size_p
     places = np.stack([x, y, np.ones_like(x)], -1) @ back.T
     height, width = picture.shape[-2:]
     places = 2 * places / [max(width - 1, 1), max(height - 1, 1)] - 1  # -1 and 1 are the outer pixels' middles
-    grid = torch.from_numpy(places).to(picture)
+    grid = torch.from_numpy(places).to(picture.dtype).to(picture.device)
     return functional.grid_sample(picture[None], grid[None], align_corners=True)[0]

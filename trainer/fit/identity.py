@@ -1,6 +1,6 @@
 """The identity loss: how unlike the sample the face is in the picture that a denoiser's answer stands for.
 
-One minus the cosine of the two faces' embeddings, at little noise alone, as in PortraitBooth (arXiv 2312.06354): at
+One minus the cosine of the two faces' embeddings, at little noise alone, after PortraitBooth (arXiv 2312.06354): at
 much of it the answer stands for a blur (PuLID, arXiv 2404.16022). What is compared with is the sample itself, not the
 mean of the person's: pose, light and expression move an embedding too, and towards a mean look every picture would have
 to leave its own. So a picture that is its sample costs nothing, and the two losses want the same.
