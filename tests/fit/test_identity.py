@@ -87,7 +87,9 @@ def without_landmarks(samples: Path, folder: Path) -> Path:
 
 def identity_of(samples: Path, base: Base, eyes: DifferentiableEmbedder, **changes: Any) -> Identity:
     settings = replace(SETTINGS, **{"identity_weight": 1.0, "identity_signal": CLEAR} | changes)
-    return build_identity(read_samples(samples), base, eyes, settings, CPU)
+    identity = build_identity(read_samples(samples), base, eyes, settings, CPU)
+    assert identity is not None
+    return identity
 
 
 def batch_of_views(samples: Path, base: Base, levels: list[int]) -> Examples:

@@ -85,13 +85,15 @@ class Identity:
 
 
 def build_identity(
-    samples: Sequence[Sample], base: Decodes, eyes: DifferentiableEmbedder, s: Settings, device: torch.device
-) -> Identity:
+    samples: Sequence[Sample], base: Decodes, eyes: DifferentiableEmbedder | None, s: Settings, device: torch.device
+) -> Identity | None:
     """Look at every sample, and at its mirror image where `s.mirror` is on, in the order of the cache.
 
-    Raises IntegrityError for samples that were prepared without landmarks.
+    None where the settings ask for no such loss. Raises IntegrityError for samples prepared without landmarks.
     """
-    assert s.identity_weight is not None, "without it nobody looks"
+    if s.identity_weight is None:
+        return None
+    assert eyes is not None, "who asks for the loss says through whose eyes"
     eyes, landmarks, wanted = eyes.to(device), [], []
     for sample in samples:
         if sample.landmarks is None:

@@ -56,7 +56,7 @@ def fit(
         cache = build_cache(found, wordings, base, settings.mirror, settings.face_weight, tick)
     drawn = settings.steps * settings.prior_batch * settings.accumulation * accelerator.num_processes
     prior = _prior(base, cache, wordings, settings, drawn, console)
-    identity = build_identity(found, base, eyes, settings, accelerator.device) if eyes else None
+    identity = build_identity(found, base, eyes, settings, accelerator.device)
     base.release(identity is not None, settings.gradient_checkpointing)
     trained, start = _adapted(base, settings)
     step, spent_s = load_state(folder, trained, console)
