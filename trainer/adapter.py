@@ -23,6 +23,7 @@ from trainer.layouts.layers import layout_of
 from trainer.layouts.words import SHA256, Words, alone, beside, bundled, read_beside, split_words
 
 Tensors = dict[str, torch.Tensor]
+TEACHER = "likeness.taught_by"  # metadata
 LENGTHS = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 SOMEWHERE = Path("FOLDER/THIS-FILE.safetensors")  # an adapter, in lines that say no name
 FIRST_HALVES = ("lora_A.weight", "lora_down.weight", "lora.down.weight", "lora_linear_layer.down.weight")
@@ -97,6 +98,11 @@ def write_words(adapter: Path, words: Words) -> dict[str, str]:
     ((word, own),) = words.items()
     count = str(len(next(iter(own.values()))))
     return {"likeness.trigger": word, "likeness.new_tokens": count, SHA256: tensors_sha256(bundled(words))}
+
+
+def teacher_in(path: Path) -> str | None:
+    """The face engine by whose embeddings an identity loss taught the adapter; None where its metadata names none."""
+    return read_adapter(path)[1].get(TEACHER)
 
 
 def stamped(tensors: Tensors, metadata: dict[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import typer
 
 from trainer.cli_run import Json, Overrides, carry_out
 from trainer.console import Console
-from trainer.errors import MissingPartError
+from trainer.errors import MissingPartError, UsageError
 
 if TYPE_CHECKING:
     from trainer.fit.plan import Planned
@@ -42,6 +42,11 @@ def _planned(name: str, memory: str | None, overrides: Sequence[str], console: C
     from trainer.recipe import load_recipe
 
     recipe = load_recipe(name, overrides).recipe
+    if recipe.fit.identity_weight is not None:
+        raise UsageError(
+            "the plan counts no VAE decoder and no embedder, which an identity loss adds to each step",
+            "leave room for them, and plan the rest with --set fit.identity_weight=null",
+        )
     device = best_device()
     available = memory_of(device) if memory is None else bytes_of(memory)
     settings, precision = fit_settings(recipe), resolve_precision(recipe.fit.precision)

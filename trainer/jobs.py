@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from trainer.album import Album
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
+from trainer.fingerprints import decides, decides_fit
 from trainer.kinds import KINDS, Kind
 from trainer.processes import Processes, awaited, count
 from trainer.recipe import Recipe
 from trainer.records import Checkpoint
 from trainer.run import Stage, sha256_of
 from trainer.scoring import CHECKS, Scoring, decides_checks, embedder_of, load_base
-from trainer.sections import FitSection, Section
 from trainer.subject import Subject
+from trainer.taught import refuse_pupil, taught_by_gate, teacher_name, teacher_of
 from trainer.weights import MASKS, WEIGHTS, cache_folder, needed
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
 OF_FIT = ("fit_s", "peak_bytes", "images_seen", "stopped_early")  # what the scorecard says of the cost
-YOUNGER = ("text_encoder_rate", "max_aspect", "new_tokens", "token_rate", "token_init", "token_until")
 MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
 
@@ -95,6 +95,8 @@ class Jobs:
         }
         if p.max_aspect > 1:
             inputs["step_px"] = self.base.step_px
+        if self.taught:
+            inputs["landmarks"] = True
         settings = stage.Settings(
             limits=Limits(**{name: getattr(p, name) for name in Limits.__slots__}),
             size_px=self.base.size_px,
@@ -102,6 +104,7 @@ class Jobs:
             reference=self.reference,
             subject=self.subject.name,
             mask=self.mask,
+            landmarks=self.taught,
             framings=tuple(p.framings),
             **{name: getattr(p, name) for name in stage.Settings.__slots__ if hasattr(p, name) and name != "framings"},
         )
@@ -150,6 +153,10 @@ class Jobs:
 
             # Sums that several threads share out are rounded otherwise by another number of them, or by other kernels.
             rounding = {"threads": torch.get_num_threads(), "machine": machine()}
+            if f.warm_start is not None:
+                refuse_pupil(self.recipe, Path(f.warm_start))
+            for doubt in taught_by_gate(self.recipe):
+                self.console.say(doubt)
             self.processes.call({"samples": str(samples), "folder": str(part)})
             return _fit(self.recipe, samples, part, self.console, self._scoring.check(samples, part)) | rounding
 
@@ -172,6 +179,7 @@ class Jobs:
         def work(part: Path) -> dict[str, Any]:
             prepared = stages[PREPARE]
             if self.adapter is not None:
+                refuse_pupil(self.recipe, self.adapter)
                 checkpoints = [Checkpoint(0, self.adapter)]
             else:
                 checkpoints = find_checkpoints(stages[FIT].folder)
@@ -183,7 +191,8 @@ class Jobs:
                 return scenes.evaluate_scenes(evaluator, checkpoints, *said)
             checked = stages[FIT].folder / CHECKS / "samples" if FIT in stages else None
             looked = self._scoring.evaluator(prepared.folder, part, read_split(prepared.folder), checked)
-            return stage.evaluate(looked, checkpoints, *said, prepared.facts["doubts"], prepared.facts["shows"])
+            doubts = [*prepared.facts["doubts"], *(taught_by_gate(self.recipe) if self.taught else [])]
+            return stage.evaluate(looked, checkpoints, *said, doubts, prepared.facts["shows"])
 
         return Job(inputs, work)
 
@@ -208,6 +217,7 @@ class Jobs:
             chosen.kohya,
             chosen.licence,
             self.kind,
+            teacher_name(self.recipe),
         )
 
         def work(part: Path) -> dict[str, Any]:
@@ -255,6 +265,11 @@ class Jobs:
     def mask(self) -> str:
         """`fit.mask`, where anything is fitted."""
         return self.recipe.fit.mask if self.adapter is None else "box"
+
+    @property
+    def taught(self) -> bool:
+        """Whether anything is fitted, with an identity loss."""
+        return self.adapter is None and self.recipe.fit.identity_weight is not None
 
     @cached_property
     def model_files(self) -> list[str]:
@@ -312,18 +327,6 @@ class Jobs:
         }
 
 
-def decides_fit(chosen: FitSection) -> dict[str, Any]:
-    """What of the section a fit hangs on."""
-    return decides(chosen, {"trackers"})
-
-
-def decides(chosen: Section, unused: set[str]) -> dict[str, Any]:
-    """What of a section a stage hangs on. Keys younger than stages that still hold are left out where they are off."""
-    fields = type(chosen).model_fields
-    off = {name for name in YOUNGER if name in fields and getattr(chosen, name) == fields[name].default}
-    return chosen.model_dump(mode="json", exclude=unused | off)
-
-
 def hash_of_reference(reference: Path | None) -> str | None:
     """Raises UsageError where it cannot be read."""
     try:
@@ -346,7 +349,7 @@ def _fit(
     from trainer.fit import stage
 
     base = load_base(recipe, recipe.fit.precision, console, recipe.base.quantize)
-    return stage.fit(samples, base, fit_settings(recipe), part, console, check)
+    return stage.fit(samples, base, fit_settings(recipe), part, console, check, teacher_of(recipe))
 
 
 def fit_settings(recipe: Recipe) -> Settings:

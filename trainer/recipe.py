@@ -33,6 +33,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parent
 RECIPE_FOLDERS = (PACKAGE_ROOT.parent / "recipes", PACKAGE_ROOT / "_recipes")
 READ_BY_CLIP = {"portrait-tiny", "sd15", "sdxl", "sd3", "flux1"}  # bases with text encoders that can learn
 ONE_VECTOR = {"sd3"}  # of these, whose pipeline does not put several where a prompt says the word
+TEACHER = "dlib"  # the face engine that gradients pass through
 MAX_RECIPE_BYTES = 256 * 1024
 
 
@@ -216,7 +217,8 @@ def _cross_checks(recipe: Recipe, path: Path) -> list[str]:
         problems.append(f"{path}: fit.mask: a {kind.name} shows nobody to mask; leave it at box")
     if not kind.has_face and recipe.fit.stop_after is not None:
         problems.append(f"{path}: fit.stop_after: no likeness tells when a {kind.name} gets no better; set it to null")
-    problems += [f"{path}: {problem}" for problem in (*_caption_checks(recipe), *_fit_checks(recipe))]
+    checks = *_caption_checks(recipe), *_fit_checks(recipe), *_identity_checks(recipe)
+    problems += [f"{path}: {problem}" for problem in checks]
     if recipe.base.name != "portrait-tiny" and not recipe.base.path:
         problems.append(f"{path}: base.path: needed for {recipe.base.name} (a folder or hub name)")
     return problems
@@ -256,6 +258,20 @@ def _fit_checks(recipe: Recipe) -> Iterator[str]:
             yield "export.kohya: diffusers misreads that layout where ranks differ (fit.rank_pattern); set it to false"
         if f.adapter == "dora":
             yield "export.kohya: diffusers drops the lengths of a DoRA in that layout; set it to false"
+
+
+def _identity_checks(recipe: Recipe) -> Iterator[str]:
+    """What the identity loss cannot go with."""
+    if recipe.fit.identity_weight is None:
+        return
+    if recipe.faces.judge == TEACHER:
+        yield (
+            f"fit.identity_weight: it is learned through {TEACHER}, which is faces.judge too, so the score would be no"
+            " proof; choose another judge"
+        )
+    kind = KINDS[recipe.prepare.subject_kind]
+    if not kind.has_face:
+        yield f"fit.identity_weight: a {kind.name} has no face; set it to null"
 
 
 def _rate_checks(f: FitSection, base: str) -> Iterator[str]:

@@ -168,12 +168,14 @@ class Sample:
         path: PNG of the base's resolution, or of a bucket of about as many pixels.
         face_box: the face in that picture, as fractions of its width and height (left, top, right, bottom).
         mask: a gray PNG of the same size, white where the loss should look closer; None: in the face's box.
+        landmarks: (5, 2) of the subject's face, as fractions too; None where nothing asked for them.
     """
 
     path: Path
     caption: str
     face_box: tuple[float, float, float, float]
     mask: Path | None = None
+    landmarks: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,14 @@ class FitSection(Section):
 
     As large a part of them is made as of `prior_rows`.
     """
+    identity_weight: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
+    """Weight of the identity loss, 1 - cosine of dlib's embeddings of the predicted picture and the sample. None: off.
+
+    After PortraitBooth (arXiv 2312.06354). dlib cannot be the judge then; as the gate it flatters what it has taught.
+    """
+    identity_signal: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Share of the picture in a noised sample, SNR / (1 + SNR), from which that loss is taken: below is a blur
+    (arXiv 2404.16022). Each such sample costs a pass through the VAE's decoder and back."""
     noise_levels: Literal["uniform", "logit-normal"] = "uniform"
     """How often each noise level is trained. logit-normal: mostly those in the middle (arXiv 2403.03206, eq. 19)."""
     mirror: bool = True

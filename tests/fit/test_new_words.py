@@ -19,6 +19,7 @@ from trainer.bases.base import FAMILIES, Base, family_of, get_base
 from trainer.bases.words import all_new_rows, keep_lengths, said_whole
 from trainer.console import Console
 from trainer.errors import RecipeError, UsageError
+from trainer.fingerprints import decides_fit
 from trainer.fit import loop, stage
 from trainer.fit.adapted import adapt
 from trainer.fit.cache import read_samples
@@ -26,7 +27,6 @@ from trainer.fit.checkpoint import find_checkpoints
 from trainer.fit.optimizer import build_optimizer, set_rate
 from trainer.fit.plan import estimate
 from trainer.fit.reading import check_apart
-from trainer.jobs import decides_fit
 from trainer.layouts.words import KEYS, beside, split_words
 from trainer.recipe import ONE_VECTOR, READ_BY_CLIP
 from trainer.sections import FitSection

@@ -17,13 +17,13 @@ from trainer.adapter import read_adapter
 from trainer.bases.base import FAMILIES, Base, family_of, get_base
 from trainer.console import Console
 from trainer.errors import UsageError
+from trainer.fingerprints import YOUNGER, decides_fit
 from trainer.fit import loop, stage
 from trainer.fit.adapted import adapt
 from trainer.fit.checkpoint import find_checkpoints
 from trainer.fit.optimizer import build_optimizer, set_rate
 from trainer.fit.plan import estimate
 from trainer.fit.prior import build_prior
-from trainer.jobs import YOUNGER, decides_fit
 from trainer.recipe import READ_BY_CLIP
 from trainer.sections import FitSection
 

@@ -66,6 +66,13 @@ class Base(Protocol):
         """(n, channels, height, width) float32 latents of unit scale."""
         ...
 
+    def decode(self, latents: Tensor) -> Tensor:
+        """(n, 3, height, width) float32 pixels of -1 to 1, and a little beyond, of latents as `encode_images` has them.
+
+        Gradients pass through.
+        """
+        ...
+
     def encode_texts(self, texts: Sequence[str]) -> Conditioning:
         """What each text says to the denoiser; the empty one as guidance has it when the base makes pictures."""
         ...
@@ -96,8 +103,11 @@ class Base(Protocol):
         """Module name endings to adapt, for `attention` or `attention+conv`."""
         ...
 
-    def release(self) -> None:
-        """Free everything but the denoiser and what learns; from now on only `predict` works."""
+    def release(self, decoder: bool = False, recompute: bool = False) -> None:
+        """Free everything but the denoiser and what learns; from now on only `predict` works, and with it `decode`.
+
+        `decode` only with `decoder`; with `recompute` it computes activations again in the backward pass.
+        """
         ...
 
     def use_adapter(self, file: Path | None, folded: bool = False) -> None:

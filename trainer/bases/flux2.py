@@ -30,9 +30,24 @@ def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
     latents: Tensor = vae.encode(pixels).latent_dist.mode()
     n, c, h, w = latents.shape
     squares = latents.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
+    mean, deviation = counted(vae)
+    return (squares - mean) / deviation
+
+
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Pixels of the squares taken apart again."""
+    n, c, h, w = latents.shape
+    mean, deviation = counted(vae)
+    squares = (latents * deviation + mean).view(n, c // 4, 2, 2, h, w)
+    pixels: Tensor = vae.decode(squares.permute(0, 1, 4, 2, 5, 3).reshape(n, c // 4, 2 * h, 2 * w)).sample
+    return pixels
+
+
+def counted(vae: Any) -> tuple[Tensor, Tensor]:
+    """(1, 4 c, 1, 1) mean and deviation of the squares."""
     mean: Tensor = vae.bn.running_mean.view(1, -1, 1, 1)
     variance: Tensor = vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps
-    return (squares - mean) / variance.sqrt()
+    return mean, variance.sqrt()
 
 
 def predict(denoiser: Any, config: Any, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
@@ -80,5 +95,6 @@ FLUX2_KLEIN = Family(
     targets=TARGETS,
     outline=OUTLINE,
     encode_pixels=encode_pixels,
+    decode_latents=decode_latents,
     tokens=chat_tokens,
 )

@@ -34,6 +34,13 @@ def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
     return (latents - channels(vae.config.latents_mean, latents)) / channels(vae.config.latents_std, latents)
 
 
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """The one frame's pixels; the VAE itself keeps them between -1 and 1."""
+    latents = latents * channels(vae.config.latents_std, latents) + channels(vae.config.latents_mean, latents)
+    pixels: Tensor = vae.decode(latents.unsqueeze(2)).sample.squeeze(2)
+    return pixels
+
+
 def guide(guidance: float, count: int) -> dict[str, Any]:
     """True guidance, away from the empty prompt."""
     return {"true_cfg_scale": guidance, "negative_prompt": [NOTHING] * count}
@@ -75,6 +82,7 @@ QWEN_IMAGE = Family(
     targets=TARGETS,
     outline=OUTLINE,
     encode_pixels=encode_pixels,
+    decode_latents=decode_latents,
     guide=guide,
     tokens=qwen_image_tokens,
 )

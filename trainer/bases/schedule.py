@@ -48,6 +48,19 @@ class Schedule:
             return noise - latents
         return _rows(self.signal, levels) * noise - _rows(self.noise, levels) * latents
 
+    def denoised(self, noisy: Tensor, answer: Tensor, levels: Tensor) -> Tensor:
+        """The latents that the denoiser's answer stands for: `noised` solved for them, with `target` in its place."""
+        if self.prediction == EPSILON:
+            return (noisy - _rows(self.noise, levels) * answer) / _rows(self.signal, levels)
+        if self.prediction == FLOW:
+            return noisy - _rows(self.noise, levels) * answer
+        return _rows(self.signal, levels) * noisy - _rows(self.noise, levels) * answer
+
+    def signal_share(self, levels: Tensor) -> Tensor:
+        """(n,) share of the picture in what is noised, 0 to 1: SNR / (1 + SNR), alpha-bar of arXiv 2006.11239."""
+        signal, noise = (factors.to(levels.device)[levels].square() for factors in (self.signal, self.noise))
+        return signal / (signal + noise)
+
     def snr(self, levels: Tensor) -> Tensor:
         """(n,) signal-to-noise ratio, 0 up."""
         return (self.signal.to(levels.device)[levels] / self.noise.to(levels.device)[levels]) ** 2

@@ -43,6 +43,18 @@ def encoded(vae: Any, pixels: Tensor) -> Tensor:
     return (latents - shift) * scale
 
 
+def decoded(vae: Any, latents: Tensor) -> Tensor:
+    """Pixels of -1 to 1, and a little beyond, of latents on the denoiser's scale: the inverse of `encoded`."""
+    config = vae.config
+    shift: float = getattr(config, "shift_factor", None) or 0.0
+    latents = latents / config.scaling_factor + shift
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is not None and std is not None:
+        latents = latents * channels(std, latents) + channels(mean, latents)
+    pixels: Tensor = vae.decode(latents).sample
+    return pixels
+
+
 def channels(values: Sequence[float], like: Tensor) -> Tensor:
     """(1, channels, 1, 1) of one value each."""
     return torch.tensor(values).view(1, -1, 1, 1).to(like)
@@ -89,6 +101,7 @@ class Family:
         channels_last: whether the denoiser is faster in that memory format: convolutions are.
         options: for the class's `from_pretrained`.
         encode_pixels: (vae, pixels of -1 to 1) to latents on the denoiser's scale.
+        decode_latents: (vae, latents on the denoiser's scale) to pixels of -1 to 1, and a little beyond.
         guide: (scale, pictures) to what the pipeline is told of the guidance.
         native_px: side of the pictures it was made for, where its files do not say.
         single_file: whether the class reads checkpoint files in their makers' layout.
@@ -108,6 +121,7 @@ class Family:
     channels_last: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     encode_pixels: Callable[[Any, Tensor], Tensor] = encoded
+    decode_latents: Callable[[Any, Tensor], Tensor] = decoded
     guide: Callable[[float, int], dict[str, Any]] = guided
     native_px: int | None = None
     single_file: bool = False
@@ -161,6 +175,7 @@ class StockBase:
         self._plain: list[tuple[torch.nn.Module, torch.Tensor]] = []
         self._take_words_out: Callable[[], None] = lambda: None
         self.text_encoders: Mapping[str, torch.nn.Module] = {}
+        self._decoder: Any = None
         self._pipeline = load_pipeline(family.pipeline, source, self._dtype, **family.options)
         self._pipeline.set_progress_bar_config(disable=True)
         for part in modules_of(self._pipeline).values():
@@ -197,6 +212,12 @@ class StockBase:
             pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float().div_(127.5).sub_(1)
             rows.append(self._family.encode_pixels(vae, pixels.to(self._device)))
         return torch.cat(rows).float().cpu()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(n, 3, height, width) float32 pixels of -1 to 1, and a little beyond; gradients pass through."""
+        vae = self._decoder if self._pipeline is None else self._pipeline.vae
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            return self._family.decode_latents(vae, latents).float()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Conditioning:
@@ -237,9 +258,11 @@ class StockBase:
         """Attention projections; with `attention+conv` also feed-forward layers and the convolutions of UNets."""
         return self._family.targets[kind]
 
-    def release(self) -> None:
-        """Free everything but the denoiser and what learns; from now on only `predict` works."""
+    def release(self, decoder: bool = False, recompute: bool = False) -> None:
+        """Free everything but the denoiser, what learns and, where asked for, the VAE's decoder."""
         self._pipeline.remove_all_hooks()
+        if decoder:
+            self._decoder = decoder_of(self._pipeline.vae, recompute).to(self._device)
         self._pipeline = None
         gc.collect()
         if self._device.type == "cuda":
@@ -302,6 +325,14 @@ class StockBase:
 def halvings(config: Any) -> int:
     """How often a UNet halves the sides of its latents; 0 for a transformer."""
     return max(0, len(getattr(config, "block_out_channels", ())) - 1)
+
+
+def decoder_of(vae: Any, recompute: bool) -> Any:
+    """The VAE without its encoder; with `recompute` it keeps few activations, where its class can do that."""
+    vae.encoder = torch.nn.Identity()
+    if recompute and vae._supports_gradient_checkpointing:
+        vae.enable_gradient_checkpointing()
+    return vae
 
 
 def _native_px(pipeline: Any, config: Any) -> int:

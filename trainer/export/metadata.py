@@ -10,6 +10,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from trainer.adapter import TEACHER
 from trainer.kinds import Kind
 
 # Base family to ModelSpec's architecture and version word, as kohya's trainers write them; others keep their name.
@@ -28,7 +29,7 @@ def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, s
     """Every key of an exported file but the hashes of its weights.
 
     `card` is the scorecard; `facts` holds trigger, class_word, rank, step, strength, licence, version, size_px,
-    prediction, dora and kind.
+    prediction, dora, kind and, where an identity loss was used, taught_by.
     """
     called = f"{facts['trigger']} {facts['class_word']}"
     architecture, version_word = FAMILIES.get(card["base"]["name"], (card["base"]["name"],) * 2)
@@ -71,6 +72,8 @@ def adapter_metadata(card: dict[str, Any], facts: dict[str, Any]) -> dict[str, s
         "ss_tag_frequency": json.dumps({"likeness": {called: card["photos"]["fit"]}}),
     }
     said |= network(facts["dora"])
+    if facts.get("taught_by") is not None:
+        said[TEACHER] = facts["taught_by"]
     if facts["prediction"] in PREDICTIONS:
         said["modelspec.prediction_type"] = PREDICTIONS[facts["prediction"]]
     return said

@@ -50,6 +50,7 @@ class Settings:
     kohya: bool
     licence: str
     kind: Kind = PERSON
+    taught_by: str | None = None  # the face engine of the identity loss
 
 
 def export(
@@ -111,6 +112,7 @@ def _facts(checkpoint: Checkpoint, base: Base, settings: Settings) -> dict[str, 
         "class_word": settings.class_word,
         "rank": settings.rank,
         "licence": settings.licence,
+        "taught_by": settings.taught_by,
         "size_px": base.size_px,
         "prediction": base.schedule.prediction,
         "base_model": hub_name(base),

@@ -41,6 +41,12 @@ def aligned_112(rgb_u8: RGB, landmarks: Floats) -> RGB:
     return aligned_to(rgb_u8, landmarks, ARCFACE_112, 112)
 
 
+def mirrored_landmarks(landmarks: Floats, width: int) -> Floats:
+    """The (5, 2) landmarks in the mirror image of a picture of this width in pixels: sides change places too."""
+    exchanged = landmarks[[1, 0, 2, 4, 3]]
+    return np.stack([width - 1 - exchanged[:, 0], exchanged[:, 1]], 1).astype(np.float32)
+
+
 def dlib_chip_template() -> Floats:
     """(5, 2) landmarks in dlib's 150 px chip: the ArcFace template scaled and shifted.
 

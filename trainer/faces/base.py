@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from trainer.errors import UsageError
 from trainer.records import RGB, Face, Floats
+
+if TYPE_CHECKING:
+    import torch
 
 ENGINES = ("onnx", "dlib", "insightface")
 
@@ -44,6 +47,25 @@ class Embedder(Protocol):
         ...
 
 
+class DifferentiableEmbedder(Protocol):
+    """An embedder that gradients pass through, so that a fit can learn by what it says. Such a one is no judge.
+
+    Attributes:
+        name, sha256: as of `Embedder`.
+    """
+
+    name: str
+    sha256: str
+
+    def to(self, device: torch.device) -> DifferentiableEmbedder:
+        """Itself, with its weights on that device."""
+        ...
+
+    def embed(self, pixels: torch.Tensor, landmarks: Floats) -> torch.Tensor:
+        """(d,) unit vector of the face with these (5, 2) landmarks in a (3, height, width) picture of 0 to 255."""
+        ...
+
+
 def get_detector(weights: Path) -> Detector:
     """The shipped detector with 5-point landmarks; `weights` is the folder of pinned model files."""
     from trainer.faces.onnx import OnnxDetector
@@ -66,6 +88,15 @@ def get_embedder(engine: str, weights: Path, pack: str | None = None, terms_acce
 
         return InsightFaceEmbedder(pack, terms_accepted)
     raise UsageError(f"no face engine called {engine!r}", f"use one of: {', '.join(ENGINES)}")
+
+
+def get_differentiable(engine: str, weights: Path) -> DifferentiableEmbedder:
+    """The engine's twin for gradients. Raises UsageError for one that has none."""
+    if engine == "dlib":
+        from trainer.faces.dlib_torch import TorchDlibEmbedder
+
+        return TorchDlibEmbedder(weights)
+    raise UsageError(f"gradients do not pass through face engine {engine!r}", "use dlib")
 
 
 def cosine_matrix(a: Sequence[Floats] | Floats, b: Sequence[Floats] | Floats) -> Floats:

@@ -48,7 +48,7 @@ class DlibEmbedder:
     def embed(self, rgb_u8: RGB, face: Face) -> Floats:
         """(128,) unit vector, centred."""
         if self._mean is None:
-            self._mean = load_file(MEAN)["mean"]
+            self._mean = dlib_mean()
         vector: Floats = self.embed_raw(rgb_u8, face) - self._mean
         return vector / np.float32(np.linalg.norm(vector))
 
@@ -66,7 +66,7 @@ class DlibEmbedder:
 
 def network(dat: bytes) -> bytes:
     """dlib's `anet_type` as an ONNX model: (1, 3, 150, 150) float32 in, (1, 128) out."""
-    graph = _Graph(iter(_convolutions(dat)))
+    graph = _Graph(iter(convolutions(dat)))
     out, side = graph.convolve("chip", SIDE_PX, stride=2)
     out, side = graph.node("MaxPool", [out], kernel_shape=[3, 3], strides=[2, 2]), (side - 3) // 2 + 1
     channels = LEVELS[0][0]
@@ -76,8 +76,14 @@ def network(dat: bytes) -> bytes:
             out, side = graph.residual(out, (channels, side), wider, halve)
             channels = wider
     out = graph.node("Flatten", [graph.node("GlobalAveragePool", [out])])
-    graph.node("MatMul", [out, graph.constant(_dense(dat))], name="descriptor")
+    graph.node("MatMul", [out, graph.constant(dense(dat))], name="descriptor")
     return graph.model()
+
+
+def dlib_mean() -> Floats:
+    """(128,) mean of many people's unit descriptors: see `DlibEmbedder`."""
+    mean: Floats = load_file(MEAN)["mean"]
+    return mean
 
 
 class _Graph:
@@ -130,7 +136,7 @@ class _Graph:
         return bytes(made.SerializeToString())
 
 
-def _convolutions(dat: bytes) -> list[tuple[Floats, Floats]]:
+def convolutions(dat: bytes) -> list[tuple[Floats, Floats]]:
     """Weights (out, in, n, n) and biases (out,), each with the `affine` layer that follows it multiplied in."""
     tensors = [_tensor(dat, found.end()) for found in re.finditer(rb"\x01(?:\x05con_4|\x07affine_)", dat)]
     layers = []
@@ -142,7 +148,7 @@ def _convolutions(dat: bytes) -> list[tuple[Floats, Floats]]:
     return layers
 
 
-def _dense(dat: bytes) -> Floats:
+def dense(dat: bytes) -> Floats:
     """(256, 128) matrix of the last layer."""
     start = dat.index(b"\x01\x04fc_2") + 6
     _, start = _integers(dat, start, 2)  # its outputs and inputs

@@ -20,6 +20,7 @@ class Batch:
 
     Attributes:
         places: (n,) int64, which rows of the step's batch these are.
+        view: (n,) int64, which of the cache's views it is, counted sample by sample; None: of no cache.
     """
 
     latents: Tensor
@@ -28,6 +29,7 @@ class Batch:
     noise: Tensor
     timesteps: Tensor
     places: Tensor
+    view: Tensor | None = None
 
 
 def batch_of(
@@ -52,7 +54,8 @@ def batch_of(
         latents = torch.stack([cache.latents[row][view] for row, view in drawn])
         weight = torch.stack([cache.weight[row][view] for row, view in drawn])
         noise = torch.randn(latents.shape, generator=generator)
-        batches.append(Batch(latents, cache.texts[said[places]], weight, noise, timesteps[places], places))
+        which = torch.tensor([row * len(cache.latents[0]) + view for row, view in drawn])
+        batches.append(Batch(latents, cache.texts[said[places]], weight, noise, timesteps[places], places, which))
     return batches
 
 

@@ -55,6 +55,7 @@ def read_samples(folder: Path) -> list[Sample]:
             row["text"],
             tuple(row["face_box"]),
             folder / row["mask_file_name"] if "mask_file_name" in row else None,
+            np.array(row["landmarks"], np.float32) if "landmarks" in row else None,
         )
         for row in rows
     ]

@@ -23,6 +23,7 @@ from trainer.fit.average import averaged, move_averages
 from trainer.fit.batches import batch_of, rows_of
 from trainer.fit.cache import Cache
 from trainer.fit.checkpoint import METRICS, Trained, save_checkpoint, save_state
+from trainer.fit.identity import Identity
 from trainer.fit.objective import Examples, diffusion_loss, examples_of, joined
 from trainer.fit.optimizer import rate_at, set_rate
 from trainer.fit.patience import Patience
@@ -47,6 +48,7 @@ class Loop:
         prior: of each shape; none where the recipe asks for none.
         start: see `adapted.adapter_start`.
         patience: of the first process; None where every step is made.
+        identity: the identity loss; None where it is off.
     """
 
     base: Base
@@ -59,6 +61,7 @@ class Loop:
     trained: Trained
     start: Mapping[str, torch.Tensor]
     patience: Patience | None = None
+    identity: Identity | None = None
 
     @property
     def parts(self) -> int:
@@ -150,9 +153,11 @@ class Loop:
         """
         s = self.settings
         whole = 0.0
+        also = None if self.identity is None else self.identity.losses
         with self._dropout_of(step, part):
             for given, places in self._examples(step, part):
-                losses = diffusion_loss(self.base, given.to(self.accelerator.device), s.weighting, s.min_snr_gamma)
+                here = given.to(self.accelerator.device)
+                losses = diffusion_loss(self.base, here, s.weighting, s.min_snr_gamma, also)
                 # Divided by the samples alone: rows of the prior are added to a step, they take nothing from it.
                 loss = losses.sum() / (s.batch_size * self.parts)
                 value = float(loss.detach())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from trainer.bases.schedule import EPSILON, FLOW, Schedule
 from trainer.fit.batches import Batch
 
 Tensor = torch.Tensor
+NO_VIEW = -1
 MIN_SNR = 1e-3  # below, a schedule that ends in pure noise would weigh without bound
 
 
@@ -26,6 +28,7 @@ class Examples:
         text: n encoded captions.
         wanted: what `Base.predict` should return, of the shape of `noisy`.
         weight: (n, 1, height, width) loss weights by place.
+        view: (n,) as of `Batch`; NO_VIEW for what the base itself has answered.
     """
 
     noisy: Tensor
@@ -33,6 +36,7 @@ class Examples:
     text: Conditioning
     wanted: Tensor
     weight: Tensor
+    view: Tensor
 
     def rows(self, index: Tensor) -> Examples:
         """The rows at these indices."""
@@ -51,6 +55,7 @@ def joined(parts: list[Examples]) -> Examples:
         text=joined_texts([part.text for part in parts]),
         wanted=torch.cat([part.wanted for part in parts]),
         weight=torch.cat([part.weight for part in parts]),
+        view=torch.cat([part.view for part in parts]),
     )
 
 
@@ -58,7 +63,8 @@ def examples_of(base: Base, batch: Batch) -> Examples:
     """The batch noised, with the target that belongs to the base's kind of prediction."""
     noisy = base.schedule.noised(batch.latents, batch.noise, batch.timesteps)
     wanted = base.schedule.target(batch.latents, batch.noise, batch.timesteps)
-    return Examples(noisy, batch.timesteps, batch.text, wanted, batch.weight)
+    view = torch.full_like(batch.timesteps, NO_VIEW) if batch.view is None else batch.view
+    return Examples(noisy, batch.timesteps, batch.text, wanted, batch.weight, view)
 
 
 class Answers(Protocol):
@@ -74,21 +80,36 @@ class Answers(Protocol):
         ...
 
 
-def diffusion_loss(base: Answers, given: Examples, weighting: str, min_snr_gamma: float | None) -> Tensor:
+def diffusion_loss(
+    base: Answers,
+    given: Examples,
+    weighting: str,
+    min_snr_gamma: float | None,
+    also: Callable[[Examples, Tensor], Tensor] | None = None,
+) -> Tensor:
     """(n,) mean squared error of each row, weighted by place (the face) and by noise level.
 
     Args:
         weighting: `uniform`, `min_snr` (with its gamma) or `debiased`.
+        also: (rows, the base's answers) to (n,) losses that are added.
     """
-    error = (base.predict(given.noisy, given.timesteps, given.text) - given.wanted).square() * given.weight
-    per_row = error.mean(dim=(1, 2, 3))
+    answer = base.predict(given.noisy, given.timesteps, given.text)
+    error = (answer - given.wanted).square() * given.weight
+    losses = _weighted(error.mean(dim=(1, 2, 3)), base.schedule, given.timesteps, weighting, min_snr_gamma)
+    return losses if also is None else losses + also(given, answer)
+
+
+def _weighted(
+    per_row: Tensor, schedule: Schedule, timesteps: Tensor, weighting: str, min_snr_gamma: float | None
+) -> Tensor:
+    """The (n,) losses times their weights by noise level."""
     if weighting == "uniform":
         return per_row
-    snr = base.schedule.snr(given.timesteps)
+    snr = schedule.snr(timesteps)
     if weighting == "debiased":
-        return per_row * debiased_weight(snr, base.schedule.prediction)
+        return per_row * debiased_weight(snr, schedule.prediction)
     assert min_snr_gamma is not None, "the recipe sees to it"
-    return per_row * min_snr_weight(snr, min_snr_gamma, base.schedule.prediction)
+    return per_row * min_snr_weight(snr, min_snr_gamma, schedule.prediction)
 
 
 def min_snr_weight(snr: Tensor, gamma: float, prediction: str) -> Tensor:

@@ -18,7 +18,7 @@ from trainer.bases.base import Base
 from trainer.bases.conditioning import Conditioning
 from trainer.fit.batches import alike, stratified_levels
 from trainer.fit.cache import Cache, encoded_once
-from trainer.fit.objective import Examples
+from trainer.fit.objective import NO_VIEW, Examples
 from trainer.records import RGB
 
 Tensor = torch.Tensor
@@ -48,7 +48,8 @@ class Prior:
         """The rows at these indices, for the loss; every place weighs the same."""
         noisy = self.noisy[index]
         text, weight = self.texts[self.said[index]], torch.ones_like(noisy[:, :1])
-        return Examples(noisy, self.timesteps[index], text, self.wanted[index], weight)
+        timesteps = self.timesteps[index]
+        return Examples(noisy, timesteps, text, self.wanted[index], weight, torch.full_like(timesteps, NO_VIEW))
 
 
 def worth_asking(pictures: int, rows: int, drawn: int) -> tuple[int, int]:

@@ -51,3 +51,5 @@ class Settings:
     token_until: float = 1.0
     stop_after: int | None = None
     trackers: Sequence[str] = ()
+    identity_weight: float | None = None
+    identity_signal: float = 0.5

@@ -10,10 +10,12 @@ import torch
 
 from trainer.bases.base import Base
 from trainer.console import Console
+from trainer.faces.base import DifferentiableEmbedder
 from trainer.fit.adapted import adapt, adapter_start, parts_of, recompute
 from trainer.fit.average import start_averages
 from trainer.fit.cache import Cache, build_cache, class_caption, read_samples, wordings_of
 from trainer.fit.checkpoint import METRICS, Trained, load_state, remove_states, truncate_lines
+from trainer.fit.identity import build_identity
 from trainer.fit.loop import Loop
 from trainer.fit.optimizer import build_optimizer
 from trainer.fit.patience import Check, Patience
@@ -29,11 +31,18 @@ VERSION = 4
 
 
 def fit(
-    samples: Path, base: Base, settings: Settings, folder: Path, console: Console, check: Check | None = None
+    samples: Path,
+    base: Base,
+    settings: Settings,
+    folder: Path,
+    console: Console,
+    check: Check | None = None,
+    eyes: DifferentiableEmbedder | None = None,
 ) -> dict[str, Any]:
     """Train an adapter on the prepared imagefolder and write checkpoints and metrics; returns the stage's facts.
 
-    `check` scores a checkpoint for `settings.stop_after`; without it every step is made.
+    `check` scores a checkpoint for `settings.stop_after`; without it every step is made. `eyes` are those that the
+    identity loss of `settings.identity_weight` looks through, and needed for it.
     Started by `accelerate launch` in several processes, each takes its part of every batch; the first one writes.
     """
     accelerator = accelerator_with(settings.trackers, folder.parent)
@@ -50,7 +59,8 @@ def fit(
         cache = build_cache(found, wordings, base, settings.mirror, settings.face_weight, tick)
     drawn = settings.steps * settings.prior_batch * settings.accumulation * accelerator.num_processes
     prior = _prior(base, cache, wordings, settings, drawn, console)
-    base.release()
+    identity = build_identity(found, base, eyes, settings, accelerator.device)
+    base.release(identity is not None, settings.gradient_checkpointing)
     trained, start = _adapted(base, settings)
     step, spent_s = load_state(folder, trained, console)
     with saying_lost():
@@ -61,7 +71,7 @@ def fit(
         patience = _patience(settings, check, folder, step)
     start_trackers(accelerator, settings.trackers, step, console)
     names = [sample.path.name for sample in found]
-    loop = Loop(base, cache, names, prior, settings, folder, accelerator, trained, start, patience)
+    loop = Loop(base, cache, names, prior, settings, folder, accelerator, trained, start, patience, identity)
     for part in parts_of(base).values():
         part.train()
     steps, seconds = loop.run(step, spent_s, console)

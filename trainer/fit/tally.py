@@ -147,9 +147,9 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
 def _examples(base: Sketch, text: Conditioning, device: torch.device) -> Examples:
     """Blank rows on the device; the lengths of the texts stay real, for a denoiser may ask for them."""
     rows = len(text)
-    latents = base.latents(rows).to(device)
+    latents, levels = base.latents(rows).to(device), torch.zeros(rows, dtype=torch.long, device=device)
     said = replace(text.to(device), lengths=text.lengths)
-    return Examples(latents, torch.zeros(rows, dtype=torch.long, device=device), said, latents, latents[:, :1])
+    return Examples(latents, levels, said, latents, latents[:, :1], levels)
 
 
 def _bytes(tensor: Tensor) -> int:

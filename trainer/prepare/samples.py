@@ -81,6 +81,8 @@ class Samples:
             self.sizes[f"{width}x{height}"] += 1
         if self.settings.framings != (FACE_FRAMING,):
             row["framing"] = framing
+        if self.settings.landmarks:
+            row["landmarks"] = landmarks_in(photo, part)
         if self.eyes.masker is not None:
             row |= self._mask(name, crop, face, box)
         self.rows.append(row)
@@ -118,6 +120,12 @@ def assumed_box(photo: Photo, part: Crop) -> Box:
         (right - part.left) * scale,
         (bottom - part.top) * scale,
     )
+
+
+def landmarks_in(photo: Photo, part: Crop) -> list[list[float]]:
+    """The subject's five landmarks as fractions of this part of the photo."""
+    shares = (photo.face.landmarks - (part.left, part.top)) / (part.width, part.height)
+    return [[round(float(x), 5), round(float(y), 5)] for x, y in shares]
 
 
 def subject_of(faces: Sequence[Face], photo: Photo, part: Crop) -> Face | None:

@@ -42,6 +42,7 @@ class Settings:
     max_aspect: float = 1.0
     step_px: int = 1  # what the sides of the base's pictures are multiples of
     keep_burst: str = "all"  # or `best`
+    landmarks: bool = False  # whether the samples say where they are
     mask: str = "box"  # as `trainer.sections.FitSection` has it
 
     def captioning(self) -> Captioning:
