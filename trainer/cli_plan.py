@@ -45,7 +45,8 @@ def _planned(name: str, memory: str | None, overrides: Sequence[str], console: C
     device = best_device()
     available = memory_of(device) if memory is None else bytes_of(memory)
     settings, precision = fit_settings(recipe), resolve_precision(recipe.fit.precision)
-    with console.progress("counting", len(list(ladder(settings, precision, recipe.base.quantize)))) as tick:
+    rungs = ladder(settings, precision, recipe.base.quantize, device.type)
+    with console.progress("counting", len(list(rungs))) as tick:
         planned = plan(recipe.base.model_dump(), settings, precision, device, available, tick)
     if settings.stop_after is not None:
         console.say("not counted: the second copy of the base that fit.stop_after holds")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PREPARE, FIT, EVALUATE, EXPORT = STAGES = ("1_prepare", "2_fit", "3_evaluate", "4_export")
 OF_FIT = ("fit_s", "peak_bytes", "images_seen", "stopped_early")  # what the scorecard says of the cost
-YOUNGER = ("text_encoder_rate",)
+YOUNGER = ("text_encoder_rate", "offload")
 MIN_SCORED_PHOTOS = 3  # fewer give no ceiling worth the name
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "transformers", "onnxruntime", "opencv-python", "numpy")
 
@@ -331,7 +331,7 @@ def _fit(
 ) -> dict[str, Any]:
     from trainer.fit import stage
 
-    base = load_base(recipe, recipe.fit.precision, console, recipe.base.quantize)
+    base = load_base(recipe, recipe.fit.precision, console, recipe.base.quantize, recipe.fit.offload)
     return stage.fit(samples, base, fit_settings(recipe), part, console, check)
 
 

@@ -221,6 +221,11 @@ class FitSection(Section):
     """Largest SNR that counts, for the weighting min_snr only (arXiv 2303.09556, eq. 7; 5 in the paper)."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: the same result in less memory, about a third slower."""
+    offload: bool = False
+    """Keep the denoiser's blocks in main memory; their layers come to the GPU one by one (arXiv 2002.05645).
+
+    The least GPU memory; a step is slower by copying the weights twice or, with `gradient_checkpointing`, three times.
+    """
     face_weight: Annotated[float, Field(ge=1.0, le=20.0)] = 2.0
     """Loss weight inside what `mask` says against 1.0 outside."""
     mask: Literal["box", "face", "person"] = "box"

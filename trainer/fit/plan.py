@@ -93,13 +93,13 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def ladder(s: Settings, precision: str, quantize: str = "none") -> Iterator[Rung]:
+def ladder(s: Settings, precision: str, quantize: str = "none", device: str = "cpu") -> Iterator[Rung]:
     """The rungs in order, the cheapest in time first; each keeps those above it.
 
     Arithmetic in bf16; smaller parts of the same batch, as long as the rows of the prior divide too; activations
     computed again; parts of one sample, each with a row of the prior: more rows of it in a step than were asked for;
     the frozen weights rounded to 8, then to 4 bits, where bitsandbytes is installed: the one rung that changes the
-    base.
+    base; in its place, but on the CPU, the blocks in main memory.
     """
     changes: dict[str, Any] = {}
     yield Rung("as the recipe says", {})
@@ -120,6 +120,10 @@ def ladder(s: Settings, precision: str, quantize: str = "none") -> Iterator[Rung
     for kind in narrower(quantize) if s.init == "gaussian" else []:
         changes |= {"base.quantize": kind}
         yield Rung(f"frozen weights in {kind}", dict(changes))
+    if device != "cpu" and not s.offload and s.adapter != "dora":
+        changes.pop("base.quantize", None)
+        whole = {} if quantize == "none" else {"base.quantize": "none"}
+        yield Rung("blocks in main memory", changes | whole | {"fit.offload": True})
 
 
 def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch.device) -> Estimate:
@@ -131,14 +135,15 @@ def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch
     """
     drawn = sketch(**base, precision=precision, tune_texts=s.text_encoder_rate is not None)
     counted = tally(drawn, s, device)
-    loading = counted.frozen + drawn.beside
+    frozen = counted.frozen - (counted.away if device.type != "cpu" else 0)
+    loading = frozen + drawn.beside
     if device.type == "cpu" and (drawn.family.channels_last or counted.frozen < drawn.whole):
         # Weights are copied while their file is still mapped; the other parts' are read when they are used.
         loading = max(loading, counted.frozen + drawn.whole)
     if device.type == "cuda" and loading > SHARE_OF_GPU * memory_of(device):  # then each part is there while it works
-        loading = max(counted.frozen, drawn.beside)
+        loading = max(frozen, drawn.beside)
     process = resident_bytes() if device.type == "cpu" else 0
-    return Estimate(process, loading, counted.frozen, counted.adapter, counted.step, counted.flops * s.accumulation)
+    return Estimate(process, loading, frozen, counted.adapter, counted.step, counted.flops * s.accumulation)
 
 
 def plan(
@@ -152,7 +157,7 @@ def plan(
     """The rungs down to the first that fits into `memory` bytes, or all of them where none does."""
     rates: dict[str, float] = {}
     planned = []
-    for rung in ladder(s, precision, base.get("quantize", "none")):
+    for rung in ladder(s, precision, base.get("quantize", "none"), device.type):
         chosen = {key.removeprefix("fit."): value for key, value in rung.changes.items()}
         of_rung, held = chosen.pop("precision", precision), chosen.pop("base.quantize", None)
         of_base = base if held is None else {**base, "quantize": held}

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.weak import WeakIdKeyDictionary
 
 from trainer.bases.conditioning import Conditioning
+from trainer.bases.offload import send_away
 from trainer.bases.quantize import scales_of
 from trainer.bases.sketch import Sketch
 from trainer.fit.adapted import adapt, parts_of, recompute
@@ -46,11 +47,13 @@ class Tally:
     Attributes:
         frozen: the own weights of the denoiser and of text encoders that learn.
         adapter: the adapter's weights, what the optimizer remembers of them, and their averages.
+        away: the part of `frozen` that lies in main memory, whatever the device.
         step: gradients, what is kept for the backward pass, and what comes and goes, at its most.
         flops: of the forward and the backward pass.
     """
 
     frozen: int
+    away: int
     adapter: int
     step: int
     flops: int
@@ -116,6 +119,7 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
     The library's own kernels are asked for their shapes under FakeTensorMode; nothing is computed. The sketch is used
     up: it carries the adapter afterwards. Raises RecipeError for an adapter that the base cannot carry.
     """
+    away = send_away(base.denoiser, device) if s.offload else []
     # Other starts need the weights' values, and no more memory while fitting.
     adapt(base, replace(s, init="gaussian"))
     if s.gradient_checkpointing:
@@ -141,7 +145,8 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
     adapted = sum(weight.numel() for weight in trained)
     each = 4 + OPTIMIZER_BYTES[s.optimizer] + (4 if s.ema_decay is not None else 0)
     frozen = sum(_bytes(tensor) for tensor in held) - 4 * adapted
-    return Tally(frozen, each * adapted, live.peak, counter.get_total_flops())
+    lent = sum(_bytes(weight) for layer in away for weight in layer.parameters())
+    return Tally(frozen, lent, each * adapted, live.peak, counter.get_total_flops())
 
 
 def _examples(base: Sketch, text: Conditioning, device: torch.device) -> Examples:
