@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bases import SAVERS
 
-from trainer.bases.base import get_base
+from trainer.bases.base import family_of, get_base
 from trainer.bases.sketch import sketch
 from trainer.errors import MissingPartError, RecipeError, UsageError
 from trainer.fit.adapted import shape_of
@@ -129,6 +129,19 @@ def test_parts_of_a_step_add_up(tiny_base: Callable[[str], Path]) -> None:
     once, twice = (estimate(base, settings_of(accumulation=count), "fp32", CPU) for count in (1, 2))
     assert twice.flops == 2 * once.flops
     assert twice.step == once.step
+
+
+@pytest.mark.parametrize("name", ["sdxl", "flux1"])
+def test_what_lies_beside_the_denoiser_is_counted_in_a_folder_s_files(
+    name: str, tiny_base: Callable[[str], Path]
+) -> None:
+    parts = (family_of(name).pipeline.from_pretrained(tiny_base(name))).components
+    beside = [part for key, part in parts.items() if key.startswith("text_encoder") or key == "vae"]
+    expected = sum(parameter.numel() for part in beside for parameter in part.parameters())
+    drawn = sketch(name, str(tiny_base(name)), size_px=128)
+    assert drawn.beside == pytest.approx(4 * expected, rel=0.01)  # some files hold a buffer too, or a tied weight once
+    published = family_of(name).outline
+    assert sketch(name, "a-hub/name", size_px=128).beside == 4 * (published.encoders + published.autoencoder)
 
 
 @pytest.mark.parametrize("recipe", ["sdxl", "flux1-dev"])

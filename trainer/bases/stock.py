@@ -178,7 +178,7 @@ class StockBase:
         if family.channels_last:
             to_channels_last(self.denoiser)
         if offload:
-            send_away(self.denoiser, self._device)
+            send_away(self.denoiser)
         self._config = self.denoiser.config
         self.size_px = size_px or family.native_px or _native_px(self._pipeline, self._config)
         step_px = PATCH * self._pipeline.vae_scale_factor

@@ -119,7 +119,7 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
     The library's own kernels are asked for their shapes under FakeTensorMode; nothing is computed. The sketch is used
     up: it carries the adapter afterwards. Raises RecipeError for an adapter that the base cannot carry.
     """
-    away = send_away(base.denoiser, device) if s.offload else []
+    away = send_away(base.denoiser) if s.offload else []
     # Other starts need the weights' values, and no more memory while fitting.
     adapt(base, replace(s, init="gaussian"))
     if s.gradient_checkpointing:
