@@ -9,7 +9,8 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from conftest import Command, hashes, interrupted_at, write_samples
+from conftest import ROOT, Command, hashes, interrupted_at, write_samples
+from test_processes import launched
 from test_resume import SETTINGS
 from tiny_bases import SAVERS
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -177,6 +178,37 @@ def test_a_stopped_fit_goes_on_as_if_nothing_had_happened(
                 base = load("sd15", tiny_base("sd15"), away=True)
                 stage.fit(samples, base, settings, tmp_path / folder, interrupted_at(stop))
     assert hashes(tmp_path / "stopped") == hashes(tmp_path / "whole")
+
+
+PROCESSES = """
+import os, sys
+os.environ["ACCELERATE_USE_CPU"] = "true"
+from dataclasses import replace
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {fit!r}]
+from test_offload import SHORT
+from trainer.bases.base import get_base
+from trainer.console import Console
+from trainer.fit import stage
+samples, folder, out = map(Path, sys.argv[1:])
+away = out.name == "away"
+base = get_base("sd15", str(folder), size_px=128, offload=away)
+stage.fit(samples, base, replace(SHORT, offload=away), out, Console(quiet=True))
+"""
+
+
+def test_two_processes_with_it_fit_as_two_without(
+    tiny_base: Callable[[str], Path], samples: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(PROCESSES.format(tests=str(ROOT / "tests"), fit=str(ROOT / "tests/fit")))
+    for name in ("whole", "away"):
+        (tmp_path / name).mkdir()
+        process = launched(tmp_path, script, samples, tiny_base("sd15"), tmp_path / name)
+        _, stderr = process.communicate(timeout=600)
+        assert process.returncode == 0, stderr
+    assert len(find_checkpoints(tmp_path / "away")) == 1
+    assert hashes(tmp_path / "away") == hashes(tmp_path / "whole")
 
 
 def test_only_the_blocks_stay_where_they_are(tiny_base: Callable[[str], Path]) -> None:

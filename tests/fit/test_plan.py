@@ -1,5 +1,6 @@
 """What is predicted against what a real step holds, the order of the ladder, and the command."""
 
+import itertools
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from trainer.bases.base import family_of, get_base
 from trainer.bases.sketch import sketch
 from trainer.errors import MissingPartError, RecipeError, UsageError
 from trainer.fit.adapted import shape_of
+from trainer.fit.heap import Heap
 from trainer.fit.lora import add_lora
 from trainer.fit.plan import bytes_of, estimate, ladder, plan
 from trainer.fit.settings import Settings
@@ -72,6 +74,21 @@ def test_the_step_is_what_autograd_really_keeps(tiny_base: Callable[[str], Path]
     assert 0.95 < tallied("sd15", tiny_base("sd15")).step / sum(kept.values()) < 1.4
 
 
+def test_on_a_cpu_the_heap_s_holes_count(tiny_base: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heap that uses nothing again is all holes; where there is none to ask, there are none."""
+    folder = tiny_base("sd15")
+    described = {"name": "sd15", "path": str(folder), "size_px": 128}
+    monkeypatch.setattr(Heap, "is_here", lambda: False)
+    without = tallied("sd15", folder)
+    assert without.holes == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(Heap, "free", lambda heap, block: None)
+    found = tallied("sd15", folder)
+    assert found.holes > found.step
+    assert (found.step, found.frozen, found.flops) == (without.step, without.frozen, without.flops)
+    assert estimate(described, settings_of(), "fp32", CPU).step > 2 * found.step
+
+
 def test_less_is_held_by_checkpointing_by_bf16_and_by_smaller_parts(tiny_base: Callable[[str], Path]) -> None:
     folder = tiny_base("flux1")
     plain = tallied("flux1", folder)
@@ -118,7 +135,7 @@ def test_the_plan_stops_at_the_first_rung_that_fits(tiny_base: Callable[[str], P
     none = plan(base, s, "bf16", CPU, 1)
     assert [one.fits for one in none] == [False] * len(list(ladder(s, "bf16")))
     steps = [one.estimate.step for one in none if "base.quantize" not in one.rung.changes]
-    assert steps == sorted(steps, reverse=True)
+    assert all(after < 1.05 * before for before, after in itertools.pairwise(steps))  # holes are never quite the same
     frozen = [one.estimate.frozen for one in none[-3:]]
     assert frozen == sorted(frozen, reverse=True)
     assert frozen[0] > 1.5 * frozen[1]
@@ -128,7 +145,7 @@ def test_parts_of_a_step_add_up(tiny_base: Callable[[str], Path]) -> None:
     base = {"name": "sd15", "path": str(tiny_base("sd15")), "size_px": 128}
     once, twice = (estimate(base, settings_of(accumulation=count), "fp32", CPU) for count in (1, 2))
     assert twice.flops == 2 * once.flops
-    assert twice.step == once.step
+    assert twice.step == pytest.approx(once.step, rel=0.1)  # holes are never quite the same
 
 
 @pytest.mark.parametrize("name", ["sdxl", "flux1"])

@@ -34,7 +34,7 @@ class Estimate:
         loading: the text encoders and the VAE beside the denoiser, before the first step.
         frozen: the own weights of the denoiser and of text encoders that learn.
         adapter: its weights and what the optimizer remembers of them.
-        step: gradients, and what is kept and computed on the way, at its most.
+        step: gradients, and what is kept and computed on the way, at its most; in main memory with the holes between.
         copied: of blocks that lie in main memory, to the device, for their forward and for their backward pass.
     """
 
@@ -147,7 +147,8 @@ def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch
         loading = max(frozen, drawn.beside)
     process = resident_bytes() if device.type == "cpu" else 0
     flops, copied = counted.flops * s.accumulation, 2 * counted.away * s.accumulation
-    return Estimate(process, loading, frozen, counted.adapter, counted.step, flops, copied)
+    step = counted.step + counted.holes
+    return Estimate(process, loading, frozen, counted.adapter, step, flops, copied)
 
 
 def plan(

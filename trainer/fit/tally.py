@@ -22,10 +22,12 @@ from trainer.bases.offload import send_away
 from trainer.bases.quantize import scales_of
 from trainer.bases.sketch import Sketch
 from trainer.fit.adapted import adapt, parts_of, recompute
+from trainer.fit.heap import Heap
 from trainer.fit.objective import Examples, diffusion_loss
 from trainer.fit.settings import Settings
 
 Tensor = torch.Tensor
+PASSES = 3  # of the heap: each step leaves it other holes
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16, "lion": 4, "adafactor": 0}  # a parameter
 
 flops: Any = flop_counter
@@ -49,6 +51,7 @@ class Tally:
         adapter: the adapter's weights, what the optimizer remembers of them, and their averages.
         away: the part of `frozen` that lies in main memory, whatever the device.
         step: gradients, what is kept for the backward pass, and what comes and goes, at its most.
+        holes: what the C library's heap is larger than that at its most, where tensors lie there (see `heap`).
         flops: of the forward and the backward pass.
     """
 
@@ -56,6 +59,7 @@ class Tally:
     away: int
     adapter: int
     step: int
+    holes: int
     flops: int
 
 
@@ -65,14 +69,23 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, on_cpu: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._on_cpu = on_cpu
-        self.now = self.peak = 0
+        self._heap = Heap() if on_cpu and Heap.is_here() else None
+        self.now = self.peak = self.resident = 0
         self._known: Any = WeakIdKeyDictionary(ref_type=weakref.ref)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **kwargs or {})
         tree_map_only(torch.Tensor, self._count, made)
-        self.peak = max(self.peak, self.now + _scratch(func, args, made, self._on_cpu))
+        scratch = _scratch(func, args, made, self._on_cpu)
+        self.peak = max(self.peak, self.now + scratch)
+        if self._heap is not None:
+            self.resident = max(self.resident, self._heap.resident + scratch)
         return made
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether storages come from a heap that is asked where it would put them."""
+        return self._heap is not None
 
     def known(self, tensor: Tensor) -> None:
         """It was there before, and counts for nothing."""
@@ -85,10 +98,13 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._known[storage] = size
             self.now += size
             self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._freed, size)
+            block = self._heap.claim(size) if self._heap is not None and size else None
+            weakref.finalize(storage, self._freed, size, block)
 
-    def _freed(self, size: int) -> None:
+    def _freed(self, size: int, block: tuple[int, int] | None) -> None:
         self.now -= size
+        if self._heap is not None and block:
+            self._heap.free(block)
 
 
 def _scratch(func: Any, args: Any, made: Any, on_cpu: bool) -> int:
@@ -139,14 +155,20 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
             live.known(tensor)
         given = _examples(base, text, device)
         counter = flop_counter.FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+        passes = PASSES if live.has_holes else 1
         with live, counter:
-            loss: Any = diffusion_loss(base, given, s.weighting, s.min_snr_gamma).sum()
-            loss.backward()
+            for _ in range(passes):
+                loss: Any = diffusion_loss(base, given, s.weighting, s.min_snr_gamma).sum()
+                loss.backward()
+                del loss
+                for weight in trained:
+                    weight.grad = None
     adapted = sum(weight.numel() for weight in trained)
     each = 4 + OPTIMIZER_BYTES[s.optimizer] + (4 if s.ema_decay is not None else 0)
     frozen = sum(_bytes(tensor) for tensor in held) - 4 * adapted
     lent = sum(_bytes(weight) for layer in away for weight in layer.parameters())
-    return Tally(frozen, lent, each * adapted, live.peak, counter.get_total_flops())
+    holes = max(0, live.resident - live.peak)
+    return Tally(frozen, lent, each * adapted, live.peak, holes, counter.get_total_flops() // passes)
 
 
 def _examples(base: Sketch, text: Conditioning, device: torch.device) -> Examples:
