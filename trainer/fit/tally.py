@@ -28,6 +28,7 @@ from trainer.fit.settings import Settings
 
 Tensor = torch.Tensor
 PASSES = 3  # of the heap: each step leaves it other holes
+SMALL = 2**27  # bytes of a step whose holes after one pass will do
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16, "lion": 4, "adafactor": 0}  # a parameter
 
 flops: Any = flop_counter
@@ -155,9 +156,10 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
             live.known(tensor)
         given = _examples(base, text, device)
         counter = flop_counter.FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
-        passes = PASSES if live.has_holes else 1
+        passes = 0
         with live, counter:
-            for _ in range(passes):
+            while passes == 0 or (live.has_holes and live.peak > SMALL and passes < PASSES):
+                passes += 1
                 loss: Any = diffusion_loss(base, given, s.weighting, s.min_snr_gamma).sum()
                 loss.backward()
                 del loss
