@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import Command, hashes
 
+from trainer.adapter import read_adapter
 from trainer.bases.base import machine
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
@@ -240,3 +241,22 @@ def test_a_run_of_captions_a_reference_and_a_warm_start_is_the_same_again(
     assert "is not the adapter that the run's fit started from" in done.stderr
     start.unlink()
     assert "which the run's fit started from, is not there" in command(copied, *again).stderr
+
+
+def test_a_run_that_tunes_its_text_encoder_and_may_end_early_is_the_same_again(
+    trained: dict[str, Any], copied: Path, command: Command
+) -> None:
+    """Its checkpoints are scored while it fits, by a second base."""
+    chosen = ["fit.text_encoder_rate=0.5", "fit.stop_after=1", "fit.checkpoint_every=2"]
+    done = command(copied, *trained["arguments"], *[part for text in chosen for part in ("--set", text)])
+    assert done.returncode == 0, done.stderr
+    run = copied / json.loads(done.stdout)["result"]["run"]
+    checks = (run / "2_fit/checks.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in checks.splitlines()] == [2, 4]  # a random base shows nobody
+    tensors, _ = read_adapter(run / "4_export/zelda.safetensors")
+    assert any(key.startswith("text_encoder.") for key in tensors)
+    done = command(copied, "replay", str(run), "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)["result"]
+    assert said["same"]
+    assert said["environment"] == []

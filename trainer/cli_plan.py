@@ -50,10 +50,13 @@ def _planned(name: str, memory: str | None, overrides: Sequence[str], console: C
     device = best_device()
     available = memory_of(device) if memory is None else bytes_of(memory)
     settings, precision = fit_settings(recipe), resolve_precision(recipe.fit.precision)
-    with console.progress("counting", len(list(ladder(settings, precision, recipe.base.quantize)))) as tick:
+    rungs = ladder(settings, precision, recipe.base.quantize, device.type)
+    with console.progress("counting", len(list(rungs))) as tick:
         planned = plan(recipe.base.model_dump(), settings, precision, device, available, tick)
     if settings.stop_after is not None:
         console.say("not counted: the second copy of the base that fit.stop_after holds")
+    if settings.offload and device.type != "cuda":
+        console.say(f"fit.offload gains nothing on the {device.type}: its memory is the main memory")
     title = f"{recipe.name} in {available / 1e9:.1f} GB of the {device.type}; GB, predicted; seconds are rough"
     console.table(title, [_row(one) for one in planned], HEADER)
     last = planned[-1]
@@ -103,6 +106,7 @@ def _said(one: Planned) -> dict[str, Any]:
         "set": _flags(one),
         "bytes": parts,
         "flops": e.flops,
+        "copied_bytes": e.copied,
         "step_s": round(one.step_s, 4),
         "fits": one.fits,
     }

@@ -348,7 +348,7 @@ def _fit(
 ) -> dict[str, Any]:
     from trainer.fit import stage
 
-    base = load_base(recipe, recipe.fit.precision, console, recipe.base.quantize)
+    base = load_base(recipe, recipe.fit.precision, console, recipe.base.quantize, recipe.fit.offload)
     return stage.fit(samples, base, fit_settings(recipe), part, console, check, teacher_of(recipe))
 
 

@@ -253,6 +253,10 @@ def _fit_checks(recipe: Recipe) -> Iterator[str]:
         yield from _start_checks(f)
         if recipe.base.quantize != "none":
             yield f"fit.init: {f.init} takes apart the weights that base.quantize rounds; set it to gaussian"
+    if f.offload and f.adapter == "dora":
+        yield "fit.offload: a DoRA measures the frozen weights in every step; set fit.adapter to lora or rslora"
+    if f.offload and recipe.base.quantize != "none":
+        yield "fit.offload: the layers of base.quantize stay on the GPU; set it to none"
     if recipe.export.kohya:
         if f.rank_pattern:
             yield "export.kohya: diffusers misreads that layout where ranks differ (fit.rank_pattern); set it to false"

@@ -126,13 +126,13 @@ class Scoring:
         return likeness(pictures, files, read_framed(prepared), self.recipe.prepare.max_pixels, *eyes)
 
 
-def load_base(recipe: Recipe, precision: str, console: Console, quantize: str = "none") -> Base:
-    """The recipe's base, with its weights rounded as `quantize` says."""
+def load_base(recipe: Recipe, precision: str, console: Console, quantize: str = "none", offload: bool = False) -> Base:
+    """The recipe's base, with its weights rounded as `quantize` says, or its blocks in main memory."""
     from trainer.bases.base import get_base, resolve_precision
 
     chosen = recipe.base
     with console.progress(f"loading {chosen.name}", 1) as tick:
-        values = chosen.model_dump() | {"quantize": quantize}
+        values = chosen.model_dump() | {"quantize": quantize, "offload": offload}
         base = get_base(**values, precision=resolve_precision(precision))
         tick()
     return base

@@ -1,14 +1,13 @@
 """What `trainer plan` predicts beside what a fit holds: peak memory of the steps, at real widths and reduced depth.
 
-    python scripts/bench/plan.py --base sd15
-    python scripts/bench/plan.py --base sdxl --depth 2
-    python scripts/bench/plan.py --base flux1 --depth 2
+    python scripts/bench/plan.py --base sd15 --precision fp32 --steps 3
+    python scripts/bench/plan.py --base sdxl --depth 1 --precision fp32 --steps 3
+    python scripts/bench/plan.py --base flux1 --depth 1 --precision fp32 --steps 3
 
 The denoiser has the width of the published one, `--depth N` of its layers, and random weights; VAE and text encoders
 are tiny, since neither works during a step. Prediction and fit each run in a fresh process, one after the other, on
 the CPU.
 The peak is the resident memory at its most from the end of the first step on; `whole` also has the loading before it.
-The prediction of `whole` counts the published encoders, which only the base sd15 has here.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from conftest import hashes, interrupted_at, write_samples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.adapter import read_adapter
 from trainer.bases.base import get_base
 from trainer.fit import loop, stage
 from trainer.fit.checkpoint import find_checkpoints
@@ -156,3 +157,15 @@ def test_only_a_higher_score_starts_the_count_anew(scores: list[float]) -> None:
     for score in scores[1:]:
         best, since = (score, 0) if score > best else (best, since + 1)
     assert checks_since_best(scores) == since
+
+
+def test_one_that_tunes_the_text_encoder_ends_at_the_same_step_with_the_same_files(
+    samples: Path, random_base: Path, tmp_path: Path
+) -> None:
+    tuning = {"text_encoder_rate": 0.5, "targets": "attention"}
+    checks = {folder: Scorer(SCORES) for folder in ("whole", "stopped")}
+    assert fit(samples, random_base, tmp_path / "whole", checks["whole"], **tuning)["steps"] == 12
+    assert fit(samples, random_base, tmp_path / "stopped", checks["stopped"], [3, 11], **tuning)["steps"] == 12
+    assert hashes(tmp_path / "stopped") == hashes(tmp_path / "whole")
+    tensors, _ = read_adapter(find_checkpoints(tmp_path / "whole")[-1].adapter)
+    assert any(key.startswith("text_encoder.") for key in tensors)

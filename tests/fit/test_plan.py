@@ -1,5 +1,6 @@
 """What is predicted against what a real step holds, the order of the ladder, and the command."""
 
+import itertools
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bases import SAVERS
 
-from trainer.bases.base import get_base
+from trainer.bases.base import family_of, get_base
 from trainer.bases.sketch import sketch
 from trainer.errors import MissingPartError, RecipeError, UsageError
 from trainer.fit.adapted import shape_of
+from trainer.fit.heap import Heap
 from trainer.fit.lora import add_lora
 from trainer.fit.plan import bytes_of, estimate, ladder, plan
 from trainer.fit.settings import Settings
@@ -72,6 +74,21 @@ def test_the_step_is_what_autograd_really_keeps(tiny_base: Callable[[str], Path]
     assert 0.95 < tallied("sd15", tiny_base("sd15")).step / sum(kept.values()) < 1.4
 
 
+def test_on_a_cpu_the_heap_s_holes_count(tiny_base: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heap that uses nothing again is all holes; where there is none to ask, there are none."""
+    folder = tiny_base("sd15")
+    described = {"name": "sd15", "path": str(folder), "size_px": 128}
+    monkeypatch.setattr(Heap, "is_here", lambda: False)
+    without = tallied("sd15", folder)
+    assert without.holes == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(Heap, "free", lambda heap, block: None)
+    found = tallied("sd15", folder)
+    assert found.holes > found.step
+    assert (found.step, found.frozen, found.flops) == (without.step, without.frozen, without.flops)
+    assert estimate(described, settings_of(), "fp32", CPU).step > 2 * found.step
+
+
 def test_less_is_held_by_checkpointing_by_bf16_and_by_smaller_parts(tiny_base: Callable[[str], Path]) -> None:
     folder = tiny_base("flux1")
     plain = tallied("flux1", folder)
@@ -118,7 +135,7 @@ def test_the_plan_stops_at_the_first_rung_that_fits(tiny_base: Callable[[str], P
     none = plan(base, s, "bf16", CPU, 1)
     assert [one.fits for one in none] == [False] * len(list(ladder(s, "bf16")))
     steps = [one.estimate.step for one in none if "base.quantize" not in one.rung.changes]
-    assert steps == sorted(steps, reverse=True)
+    assert all(after < 1.05 * before for before, after in itertools.pairwise(steps))  # holes are never quite the same
     frozen = [one.estimate.frozen for one in none[-3:]]
     assert frozen == sorted(frozen, reverse=True)
     assert frozen[0] > 1.5 * frozen[1]
@@ -128,7 +145,20 @@ def test_parts_of_a_step_add_up(tiny_base: Callable[[str], Path]) -> None:
     base = {"name": "sd15", "path": str(tiny_base("sd15")), "size_px": 128}
     once, twice = (estimate(base, settings_of(accumulation=count), "fp32", CPU) for count in (1, 2))
     assert twice.flops == 2 * once.flops
-    assert twice.step == once.step
+    assert twice.step == pytest.approx(once.step, rel=0.1)  # holes are never quite the same
+
+
+@pytest.mark.parametrize("name", ["sdxl", "flux1"])
+def test_what_lies_beside_the_denoiser_is_counted_in_a_folder_s_files(
+    name: str, tiny_base: Callable[[str], Path]
+) -> None:
+    parts = (family_of(name).pipeline.from_pretrained(tiny_base(name))).components
+    beside = [part for key, part in parts.items() if key.startswith("text_encoder") or key == "vae"]
+    expected = sum(parameter.numel() for part in beside for parameter in part.parameters())
+    drawn = sketch(name, str(tiny_base(name)), size_px=128)
+    assert drawn.beside == pytest.approx(4 * expected, rel=0.01)  # some files hold a buffer too, or a tied weight once
+    published = family_of(name).outline
+    assert sketch(name, "a-hub/name", size_px=128).beside == 4 * (published.encoders + published.autoencoder)
 
 
 @pytest.mark.parametrize("recipe", ["sdxl", "flux1-dev"])

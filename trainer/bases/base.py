@@ -146,6 +146,7 @@ def get_base(
     config: str | None = None,
     size_px: int | None = None,
     quantize: str = "none",
+    offload: bool = False,
 ) -> Base:
     """Load a base.
 
@@ -157,6 +158,7 @@ def get_base(
         config: diffusers folder or hub name that describes a .safetensors checkpoint.
         size_px: side of the pictures; None: what the base was made for.
         quantize: `none`, or the format of the denoiser's linear layers: `int8` or `nf4`.
+        offload: the denoiser's blocks stay in main memory, and their layers come to the device one by one.
 
     Raises:
         UsageError: for an unknown family, a pickle, or a size that the family cannot make.
@@ -172,7 +174,7 @@ def get_base(
     from trainer.bases.stock import StockBase
 
     source = Source(path or str(EMBEDDED), revision, config)
-    return StockBase(name, family_of(name), source, precision, size_px, quantize)
+    return StockBase(name, family_of(name), source, precision, size_px, quantize, offload)
 
 
 def family_of(name: str) -> Any:

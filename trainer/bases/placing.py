@@ -29,7 +29,7 @@ def place(pipeline: Any, device: torch.device) -> None:
     """Put the parts on the device; where they would fill a GPU, each only while it works."""
     if device.type == "cuda":
         parts = modules_of(pipeline).values()
-        held = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+        held = sum(p.numel() * p.element_size() for part in parts for p in part.parameters() if not p.is_pinned())
         if held > SHARE_OF_GPU * torch.cuda.get_device_properties(device).total_memory:
             pipeline.enable_model_cpu_offload(device=device)
             return

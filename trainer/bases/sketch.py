@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import diffusers
 import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextConfig
 
 from trainer.bases.base import EMBEDDED, Tensor, family_of
@@ -22,6 +26,8 @@ from trainer.bases.stock import AT_ONCE_PX, Family, answer_of, computed_dtype, h
 from trainer.bases.words import NewRows
 from trainer.errors import MissingPartError
 
+# Of diffusers' and transformers' parts; other names are variants, such as model.fp16.safetensors.
+WEIGHTS = r"(model|diffusion_pytorch_model)(-\d{5}-of-\d{5})?\.safetensors"
 LEVELS, NATIVE_PX = 1000, 1024  # the size is for denoisers whose configuration does not say one
 
 
@@ -132,6 +138,7 @@ def sketch(
         sketch_quantized(denoiser, quantize, computed_dtype(precision))
     side = side or NATIVE_PX
     size = held_dtype(family, precision).itemsize
+    encoders, autoencoder = _parts_beside(family, places)
     return Sketch(
         name=name,
         size_px=side,
@@ -141,11 +148,31 @@ def sketch(
         schedule=Schedule(torch.rand(LEVELS), torch.rand(LEVELS), torch.rand(LEVELS), FLOW),
         described=described,
         whole=whole,
-        beside=family.outline.encoders * size + family.outline.autoencoder * 4,
+        beside=encoders * size + autoencoder * 4,
         precision=precision,
         family=family,
         text_encoders=_encoders(family, places, revision, precision) if tune_texts else {},
     )
+
+
+def _parts_beside(family: Family, places: list[str]) -> tuple[int, int]:
+    """Parameters of the text encoders and of the VAE: of the files of a folder here, else as published."""
+    for place in places:
+        folders = [folder for folder in Path(place).glob("*/") if folder.name.startswith("text_encoder")]
+        counts = sum(map(_parameters, folders)), _parameters(Path(place) / "vae")
+        if all(counts):
+            return counts
+    return family.outline.encoders, family.outline.autoencoder
+
+
+def _parameters(folder: Path) -> int:
+    """Of the weights that are loaded from a part's folder; 0 where there are none to read."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        if re.fullmatch(WEIGHTS, file.name):
+            with suppress(SafetensorError), safe_open(file, "pt") as tensors:
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total
 
 
 def _encoders(family: Family, places: list[str], revision: str | None, precision: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from trainer.bases.conditioning import Conditioning, joined_texts
 from trainer.bases.encoders import Tunable, tokens_of
 from trainer.bases.files import Source, load_pipeline
 from trainer.bases.loading import fold, load_adapter, unfold
+from trainer.bases.offload import send_away
 from trainer.bases.placing import modules_of, place, to_channels_last
 from trainer.bases.quantize import quantize
 from trainer.bases.schedule import schedule_of
@@ -164,10 +165,18 @@ class StockBase:
     """One pipeline of one family; see `trainer.bases.base.Base` for what its attributes and methods mean."""
 
     def __init__(
-        self, name: str, family: Family, source: Source, precision: str, size_px: int | None, quantized: str = "none"
+        self,
+        name: str,
+        family: Family,
+        source: Source,
+        precision: str,
+        size_px: int | None,
+        quantized: str = "none",
+        offload: bool = False,
     ) -> None:
         self.name, self.folder = name, source.path
-        self._family, self._source, self._asked_px, self._quantized = family, source, size_px, quantized
+        self._family, self._source, self._asked_px = family, source, size_px
+        self._quantized, self._offload = quantized, offload
         self._precision, self._device = precision, best_device()
         self._dtype = held_dtype(family, precision)
         if source.single and not family.single_file:
@@ -186,6 +195,8 @@ class StockBase:
             quantize(self.denoiser, quantized, computed_dtype(precision), self._device)
         if family.channels_last:
             to_channels_last(self.denoiser)
+        if offload:
+            send_away(self.denoiser)
         self._config = self.denoiser.config
         self.size_px = size_px or family.native_px or _native_px(self._pipeline, self._config)
         token_px = PATCH * self._pipeline.vae_scale_factor
@@ -319,7 +330,8 @@ class StockBase:
 
     def fresh(self) -> StockBase:
         """The same base, read from its files again."""
-        return StockBase(self.name, self._family, self._source, self._precision, self._asked_px, self._quantized)
+        chosen = self._precision, self._asked_px, self._quantized, self._offload
+        return StockBase(self.name, self._family, self._source, *chosen)
 
 
 def halvings(config: Any) -> int:

@@ -44,6 +44,7 @@ class Settings:
     ema_decay: float | None = None
     weighting: str = "uniform"
     gradient_checkpointing: bool = False
+    offload: bool = False
     text_encoder_rate: float | None = None
     new_tokens: int = 0
     token_rate: float = 1.0

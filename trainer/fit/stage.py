@@ -61,7 +61,7 @@ def fit(
     prior = _prior(base, cache, wordings, settings, drawn, console)
     identity = build_identity(found, base, eyes, settings, accelerator.device)
     base.release(identity is not None, settings.gradient_checkpointing)
-    trained, start = _adapted(base, settings)
+    trained, start = _adapted(base, settings, accelerator.device)
     step, spent_s = load_state(folder, trained, console)
     with saying_lost():
         accelerator.wait_for_everyone()  # all have read before the first one writes
@@ -100,9 +100,11 @@ def _patience(s: Settings, check: Check | None, folder: Path, step: int) -> Pati
     return patience
 
 
-def _adapted(base: Base, s: Settings) -> tuple[Trained, dict[str, torch.Tensor]]:
+def _adapted(base: Base, s: Settings, device: torch.device) -> tuple[Trained, dict[str, torch.Tensor]]:
     """Put the adapter on the base: what the loop will move, and `adapted.adapter_start`."""
     weights = adapt(base, s)
+    for part in parts_of(base).values():
+        part.to(device)  # an adapter is made beside its layer, which may lie in main memory
     start = adapter_start(base, s.init)
     if s.warm_start is not None:
         warm_start(parts_of(base), Path(s.warm_start))

@@ -18,13 +18,17 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.weak import WeakIdKeyDictionary
 
 from trainer.bases.conditioning import Conditioning
+from trainer.bases.offload import send_away
 from trainer.bases.quantize import scales_of
 from trainer.bases.sketch import Sketch
 from trainer.fit.adapted import adapt, parts_of, recompute
+from trainer.fit.heap import Heap
 from trainer.fit.objective import Examples, diffusion_loss
 from trainer.fit.settings import Settings
 
 Tensor = torch.Tensor
+PASSES = 3  # of the heap: each step leaves it other holes
+SMALL = 2**27  # bytes of a step whose holes after one pass will do
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16, "lion": 4, "adafactor": 0}  # a parameter
 
 flops: Any = flop_counter
@@ -46,13 +50,17 @@ class Tally:
     Attributes:
         frozen: the own weights of the denoiser and of text encoders that learn.
         adapter: the adapter's weights, what the optimizer remembers of them, and their averages.
+        away: the part of `frozen` that lies in main memory, whatever the device.
         step: gradients, what is kept for the backward pass, and what comes and goes, at its most.
+        holes: what the C library's heap is larger than that at its most, where tensors lie there (see `heap`).
         flops: of the forward and the backward pass.
     """
 
     frozen: int
+    away: int
     adapter: int
     step: int
+    holes: int
     flops: int
 
 
@@ -62,14 +70,23 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, on_cpu: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._on_cpu = on_cpu
-        self.now = self.peak = 0
+        self._heap = Heap() if on_cpu and Heap.is_here() else None
+        self.now = self.peak = self.resident = 0
         self._known: Any = WeakIdKeyDictionary(ref_type=weakref.ref)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **kwargs or {})
         tree_map_only(torch.Tensor, self._count, made)
-        self.peak = max(self.peak, self.now + _scratch(func, args, made, self._on_cpu))
+        scratch = _scratch(func, args, made, self._on_cpu)
+        self.peak = max(self.peak, self.now + scratch)
+        if self._heap is not None:
+            self.resident = max(self.resident, self._heap.resident + scratch)
         return made
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether storages come from a heap that is asked where it would put them."""
+        return self._heap is not None
 
     def known(self, tensor: Tensor) -> None:
         """It was there before, and counts for nothing."""
@@ -82,10 +99,13 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._known[storage] = size
             self.now += size
             self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._freed, size)
+            block = self._heap.claim(size) if self._heap is not None and size else None
+            weakref.finalize(storage, self._freed, size, block)
 
-    def _freed(self, size: int) -> None:
+    def _freed(self, size: int, block: tuple[int, int] | None) -> None:
         self.now -= size
+        if self._heap is not None and block:
+            self._heap.free(block)
 
 
 def _scratch(func: Any, args: Any, made: Any, on_cpu: bool) -> int:
@@ -116,6 +136,7 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
     The library's own kernels are asked for their shapes under FakeTensorMode; nothing is computed. The sketch is used
     up: it carries the adapter afterwards. Raises RecipeError for an adapter that the base cannot carry.
     """
+    away = send_away(base.denoiser) if s.offload else []
     # Other starts need the weights' values, and no more memory while fitting.
     adapt(base, replace(s, init="gaussian"))
     if s.gradient_checkpointing:
@@ -135,13 +156,21 @@ def tally(base: Sketch, s: Settings, device: torch.device) -> Tally:
             live.known(tensor)
         given = _examples(base, text, device)
         counter = flop_counter.FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+        passes = 0
         with live, counter:
-            loss: Any = diffusion_loss(base, given, s.weighting, s.min_snr_gamma).sum()
-            loss.backward()
+            while passes == 0 or (live.has_holes and live.peak > SMALL and passes < PASSES):
+                passes += 1
+                loss: Any = diffusion_loss(base, given, s.weighting, s.min_snr_gamma).sum()
+                loss.backward()
+                del loss
+                for weight in trained:
+                    weight.grad = None
     adapted = sum(weight.numel() for weight in trained)
     each = 4 + OPTIMIZER_BYTES[s.optimizer] + (4 if s.ema_decay is not None else 0)
     frozen = sum(_bytes(tensor) for tensor in held) - 4 * adapted
-    return Tally(frozen, each * adapted, live.peak, counter.get_total_flops())
+    lent = sum(_bytes(weight) for layer in away for weight in layer.parameters())
+    holes = max(0, live.resident - live.peak)
+    return Tally(frozen, lent, each * adapted, live.peak, holes, counter.get_total_flops() // passes)
 
 
 def _examples(base: Sketch, text: Conditioning, device: torch.device) -> Examples:
