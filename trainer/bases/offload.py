@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
 from trainer.errors import MissingPartError
 
 Tensor = torch.Tensor
 Module = torch.nn.Module
+INPUT_OF_CONVOLUTION: Any = conv2d_input
 ALIGNED = 512  # bytes, as the GPU's allocator places whole tensors: kernels choose their way by it
 
 
@@ -88,7 +90,8 @@ class Lender:
         self._places = [torch.empty(self._room, dtype=torch.uint8, device=device) for _ in range(2)]
         self._start_anew()
         if device.type == "cuda":
-            self._side = torch.cuda.Stream(device)
+            stream: Any = torch.cuda.Stream
+            self._side = stream(device)
             for place in self._places:
                 place.record_stream(self._side)
 
@@ -162,13 +165,14 @@ class _Lent(torch.autograd.Function):
             back = (gradient.reshape(-1, gradient.shape[-1]) @ weight).view(ctx.shape)
         else:
             shape = layer.stride, layer.padding, layer.dilation, layer.groups
-            back = torch.nn.grad.conv2d_input(ctx.shape, weight, gradient, *shape)
+            back = INPUT_OF_CONVOLUTION(ctx.shape, weight, gradient, *shape)
         return back.to(ctx.dtype), None, None
 
 
 def _forward_of(layer: Module, lender: Lender) -> Callable[[Tensor], Tensor]:
     def forward(given: Tensor) -> Tensor:
-        answer: Tensor = _Lent.apply(given, layer, lender)
+        function: Any = _Lent
+        answer: Tensor = function.apply(given, layer, lender)
         return answer
 
     return forward
