@@ -68,7 +68,9 @@ class PrepareSection(Section):
     """Another face at least this wide, as a share of the person's, is kept out of the sample; else `several-faces`."""
     on_look_alikes: Choice = "reject"
     """What to do where several such faces look like the person: `look-alikes`. Kept: the one that does most."""
-    framings: list[Literal["face", "head-and-shoulders", "half-body"]] = Field(["face"], min_length=1, max_length=3)
+    framings: list[Literal["face", "head-and-shoulders", "half-body"]] = Field(
+        default=["face"], min_length=1, max_length=3
+    )
     """Framings of each photo to learn from. `face` is the base's own; wider ones are made where the photo has them.
 
     About 23, 50 and 87 cm wide.
