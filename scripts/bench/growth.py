@@ -1,10 +1,11 @@
 """How the cost of a step grows: its time with the batch, the rank and the picture, its memory with the rank.
 
-    python scripts/bench/growth.py [--steps 5] [--plot docs/explanation/growth.svg]
+    python scripts/bench/growth.py [--steps 5] [--out build/growth.json] [--plot docs/explanation/growth.svg]
 
 Every point is a fit of its own process on the embedded base, one after the other: one thing differs from a batch of 4
 at rank 16 and 128 px. The first step does not count; the peak is that of the other steps, or on a GPU what torch
-holds. Exponents are slopes of log cost over log size between the two largest sizes: 1 is growth in step.
+holds. What is in `--out` already is read back. `--plot` needs `pip install matplotlib`. Exponents are slopes of log
+cost over log size between the two largest sizes: 1 is growth in step.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ USUAL = {"batch": 4, "rank": 16, "pixels a side": 128}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("build/growth.json"))
     parser.add_argument("--plot", type=Path, help="SVG to draw")
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -39,21 +41,26 @@ def main() -> None:
         print(json.dumps(measured(args.point, args.steps)))
         return
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    found = {axis: [row(axis, size, args.steps) for size in sizes] for axis, sizes in AXES.items()}
+    kept = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for axis, sizes in AXES.items():
+        for size in sizes:
+            kept[f"{axis} {size}"] = kept.get(f"{axis} {size}") or point(axis, size, args.steps)
+            args.out.write_text(json.dumps(kept))
+    found = {axis: [{"size": size} | kept[f"{axis} {size}"] for size in sizes] for axis, sizes in AXES.items()}
     for axis, rows in found.items():
+        for row in rows:
+            print(f"| {axis} | {row['size']} | {row['median_s']:.2f} | {row['peak_gb']:.2f} |")
         print(f"{axis}: time to the power of {slope(rows, 'median_s'):.2f}, peak of {slope(rows, 'peak_gb'):.2f}")
     if args.plot:
         plot(found, args.plot)
 
 
-def row(axis: str, size: int, steps: int) -> dict[str, float]:
-    """One point, in a process of its own, printed as a line of the table."""
-    point = json.dumps(USUAL | {axis: size})
-    command = [sys.executable, __file__, "--steps", str(steps), "--point", point]
+def point(axis: str, size: int, steps: int) -> dict[str, float]:
+    """One fit, in a process of its own."""
+    differs = json.dumps(USUAL | {axis: size})
+    command = [sys.executable, __file__, "--steps", str(steps), "--point", differs]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found = {"size": size} | json.loads(done.stdout.splitlines()[-1])
-    print(f"| {axis} | {size} | {found['median_s']:.2f} | {found['peak_gb']:.2f} |", flush=True)
-    return found
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measured(point: dict[str, int], steps: int) -> dict[str, float]:
@@ -80,9 +87,9 @@ def plot(found: dict[str, list[dict[str, float]]], file: Path) -> None:
 
     figure, panes = plt.subplots(2, len(found), figsize=(10, 5.5), sharex="col", layout="constrained")
     for column, (axis, rows) in enumerate(found.items()):
-        sizes = [found_row["size"] for found_row in rows]
+        sizes = [row["size"] for row in rows]
         for pane, what, label in zip(panes[:, column], ("median_s", "peak_gb"), ("s a step", "peak, GB"), strict=True):
-            pane.plot(sizes, [found_row[what] for found_row in rows], marker="o", color="#1f5fa8")
+            pane.plot(sizes, [row[what] for row in rows], marker="o", color="#1f5fa8")
             pane.set_ylim(bottom=0)
             pane.set_ylabel(label if column == 0 else "")
             pane.grid(alpha=0.3)

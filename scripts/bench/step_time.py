@@ -5,8 +5,8 @@ beside the scripts of diffusers and kohya.
     python scripts/bench/step_time.py --base sdxl --blocks 2 --px 512
 
 The UNet has the full configuration (`--blocks N`: at most N transformer blocks a layer, to fit a small machine) and
-random weights; so have the VAE and the text encoder of sd15, which diffusers' script uses in every step. Those of sdxl
-are tiny: ours has let go of them by then, and the script of diffusers spends next to nothing on them. One sample a
+random weights; so has the VAE, with which diffusers' scripts encode the picture in every step, and the text encoder of
+sd15, which reads the prompt there as often. Those of sdxl are tiny: its script reads the prompt once. One sample a
 step, no prior. Each side runs in a process of its own, one after the other; the first step, which warms up, does not
 count. `--diffusers` names a checkout of that library: its `train_dreambooth_lora.py` or `_sdxl.py` gets the same base,
 picture, rank and precision, else its defaults. `--kohya` names one of kohya-ss/sd-scripts: its `train_network.py` gets
@@ -243,8 +243,7 @@ def save_base(args: argparse.Namespace, folder: Path) -> int:
         )  # fmt: skip
 
     vae = AutoencoderKL(
-        **({"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512} if real else
-           {"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4}),
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4,
     )  # fmt: skip
     parts = {"vae": vae, "tokenizer": tokenizer, "unet": unet, "text_encoder": encoder(768, CLIPTextModel)}
