@@ -5,7 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainer.bases.base import Base, get_base
+
 LETTERS = 32  # tokens of a text
+
+
+def load(name: str, folder: Path, precision: str = "fp32") -> Base:
+    """A base of 128 px."""
+    return get_base(name, str(folder), precision=precision, size_px=128)
 
 
 def clip_tokenizer(folder: Path) -> Any:

@@ -92,7 +92,7 @@ def _hint(last: Planned, size_px: int | None) -> str:
 
 def _row(one: Planned) -> tuple[str, ...]:
     e = one.estimate
-    amounts = [e.process + e.loading, e.frozen, e.adapter, e.step, e.peak]
+    amounts = [e.process + e.loading, e.frozen, e.adapter, e.step + e.holes, e.peak]
     said = [f"{amount / 1e9:.2f}" for amount in amounts]
     return (one.rung.words, *said, f"{one.step_s:.3g}", "yes" if one.fits else "no")
 
@@ -100,7 +100,8 @@ def _row(one: Planned) -> tuple[str, ...]:
 def _said(one: Planned) -> dict[str, Any]:
     """A rung for the envelope."""
     e = one.estimate
-    parts = {name: getattr(e, name) for name in ("process", "loading", "frozen", "adapter", "step", "fitting", "peak")}
+    names = ("process", "loading", "frozen", "adapter", "step", "holes", "fitting", "peak")
+    parts = {name: getattr(e, name) for name in names}
     return {
         "words": one.rung.words,
         "set": _flags(one),

@@ -82,7 +82,7 @@ def predicted(args: argparse.Namespace) -> dict[str, Any]:
 
     recipe = recipe_of(args)
     found = estimate(recipe.base.model_dump(), fit_settings(recipe), args.precision, torch.device("cpu"))
-    said = {name: getattr(found, name) for name in ("process", "frozen", "adapter", "step")}
+    said = {name: getattr(found, name) for name in ("process", "frozen", "adapter", "step", "holes")}
     said |= {"peak": found.fitting, "whole": found.peak}
     return {f"{name}_gb": round(value / 1e9, 3) for name, value in said.items()}
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_bases import SAVERS
+from tiny_bases import SAVERS, load
 
-from trainer.bases.base import Base, get_base
+from trainer.bases.base import Base
 from trainer.records import RGB
 
 SIZE_PX = 128
@@ -25,10 +25,6 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def folder(name: str, tiny_base: Callable[[str], Path]) -> Path:
     return tiny_base(name)
-
-
-def load(name: str, folder: Path, precision: str = "fp32") -> Base:
-    return get_base(name, str(folder), precision=precision, size_px=SIZE_PX)
 
 
 def test_a_picture_is_what_the_stock_vae_makes_of_its_own_latents(name: str, folder: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_bases import SAVERS, save_sd3
+from tiny_bases import SAVERS, load, save_sd3
 
 from trainer.adapter import write_adapter
-from trainer.bases.base import Base, get_base
+from trainer.bases.base import Base
 from trainer.bases.conditioning import Conditioning
 from trainer.bases.flux import unpacked
 from trainer.fit.batches import Batch
@@ -35,10 +35,6 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def folder(name: str, tiny_base: Callable[[str], Path]) -> Path:
     return tiny_base(name)
-
-
-def load(name: str, folder: Path, precision: str = "fp32") -> Base:
-    return get_base(name, str(folder), precision=precision, size_px=SIZE_PX)
 
 
 def picture(base: Base) -> RGB:

@@ -1,9 +1,6 @@
 """The identity loss: what it asks and of whom, and a fit with it that is as sure of its bits as any other."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +11,7 @@ import pytest
 import torch
 from conftest import framed_of, hashes, interrupted_at
 from PIL import Image
-from test_loop import SETTINGS, adapter, losses
+from test_loop import SETTINGS, adapter, fit_in_two, losses
 
 from trainer.bases.base import Base, get_base
 from trainer.console import Console
@@ -245,20 +242,8 @@ def test_two_parts_make_the_step_of_one_batch(fit: Fit, tmp_path: Path) -> None:
 def test_two_processes_make_the_steps_of_one_with_twice_the_batch(
     fit: Fit, samples: Path, random_base: Path, tmp_path: Path
 ) -> None:
-    here = Path(__file__).resolve().parent
-    script, folder = tmp_path / "launched.py", tmp_path / "two"
-    script.write_text(LAUNCHED.format(tests=str(here.parent), here=str(here)))
-    folder.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": str(here.parent.parent),
-    }  # fmt: skip
-    done = subprocess.run(
-        [*command, str(samples), str(random_base), str(folder)], env=environment, capture_output=True, text=True,
-        check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "two"
+    fit_in_two(samples, random_base, folder, LAUNCHED)
     fit(tmp_path / "one", batch_size=2, prior_batch=2)
     assert losses(folder) == pytest.approx(losses(tmp_path / "one"), abs=2e-4)
     assert_same_step(folder, tmp_path / "one")

@@ -91,11 +91,11 @@ def test_two_parts_make_the_step_of_one_batch(samples: Path, random_base: Path, 
     assert_near(tmp_path / "parts", tmp_path / "whole")
 
 
-def fit_in_two(samples: Path, base: Path, folder: Path) -> None:
-    """The same by two processes, one row and one of the prior each."""
+def fit_in_two(samples: Path, base: Path, folder: Path, source: str = LAUNCHED) -> None:
+    """The same by two processes that run `source`, one row and one of the prior each."""
     here = Path(__file__).resolve().parent
     script = folder.with_name("launched.py")
-    script.write_text(LAUNCHED.format(tests=str(here.parent), here=str(here)))
+    script.write_text(source.format(tests=str(here.parent), here=str(here)))
     folder.mkdir()
     # What `accelerate launch` calls; by itself it starts several processes on a CPU through MPI alone.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]

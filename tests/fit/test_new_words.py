@@ -13,9 +13,10 @@ import torch
 from conftest import ROOT, Command, hashes, interrupted_at, write_samples
 from test_processes import launched
 from test_resume import SETTINGS
+from tiny_bases import load
 
 from trainer.adapter import read_adapter, write_adapter, write_words
-from trainer.bases.base import FAMILIES, Base, family_of, get_base
+from trainer.bases.base import FAMILIES, Base, family_of
 from trainer.bases.words import all_new_rows, keep_lengths, said_whole
 from trainer.console import Console
 from trainer.errors import RecipeError, UsageError
@@ -61,10 +62,6 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_samples(tmp_path_factory.mktemp("samples"))
-
-
-def load(name: str, folder: Path, precision: str = "fp32") -> Base:
-    return get_base(name, str(folder), size_px=128, precision=precision)
 
 
 def vectors_of(name: str) -> int:

@@ -260,7 +260,7 @@ def test_a_gpu_is_told_to_hold_what_is_not_away(
 
 def test_copying_is_timed() -> None:
     assert bytes_a_second(CPU) > 1e8
-    needs = plan.Estimate(0, 0, 0, 0, 0, flops=100, copied=int(2 * bytes_a_second(CPU)))
+    needs = plan.Estimate(0, 0, 0, 0, 0, 0, flops=100, copied=int(2 * bytes_a_second(CPU)))
     assert plan._seconds(needs, 100.0, CPU) == pytest.approx(3.0, rel=0.5)
 
 

@@ -1,6 +1,5 @@
 """What is predicted against what a real step holds, the order of the ladder, and the command."""
 
-import itertools
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -86,7 +85,9 @@ def test_on_a_cpu_the_heap_s_holes_count(tiny_base: Callable[[str], Path], monke
     found = tallied("sd15", folder)
     assert found.holes > found.step
     assert (found.step, found.frozen, found.flops) == (without.step, without.frozen, without.flops)
-    assert estimate(described, settings_of(), "fp32", CPU).step > 2 * found.step
+    predicted = estimate(described, settings_of(), "fp32", CPU)
+    assert predicted.step == found.step
+    assert predicted.fitting > predicted.process + predicted.frozen + predicted.adapter + 2 * found.step
 
 
 def test_less_is_held_by_checkpointing_by_bf16_and_by_smaller_parts(tiny_base: Callable[[str], Path]) -> None:
@@ -135,7 +136,7 @@ def test_the_plan_stops_at_the_first_rung_that_fits(tiny_base: Callable[[str], P
     none = plan(base, s, "bf16", CPU, 1)
     assert [one.fits for one in none] == [False] * len(list(ladder(s, "bf16")))
     steps = [one.estimate.step for one in none if "base.quantize" not in one.rung.changes]
-    assert all(after < 1.05 * before for before, after in itertools.pairwise(steps))  # holes are never quite the same
+    assert steps == sorted(steps, reverse=True)
     frozen = [one.estimate.frozen for one in none[-3:]]
     assert frozen == sorted(frozen, reverse=True)
     assert frozen[0] > 1.5 * frozen[1]
@@ -145,7 +146,7 @@ def test_parts_of_a_step_add_up(tiny_base: Callable[[str], Path]) -> None:
     base = {"name": "sd15", "path": str(tiny_base("sd15")), "size_px": 128}
     once, twice = (estimate(base, settings_of(accumulation=count), "fp32", CPU) for count in (1, 2))
     assert twice.flops == 2 * once.flops
-    assert twice.step == pytest.approx(once.step, rel=0.1)  # holes are never quite the same
+    assert twice.step == once.step
 
 
 @pytest.mark.parametrize("name", ["sdxl", "flux1"])

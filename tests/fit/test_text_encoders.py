@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Command, hashes, interrupted_at, write_samples
 from test_resume import SETTINGS
+from tiny_bases import load
 
 from trainer.adapter import read_adapter
 from trainer.bases.base import FAMILIES, Base, family_of, get_base
@@ -40,10 +41,6 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_samples(tmp_path_factory.mktemp("samples"))
-
-
-def load(name: str, folder: Path, precision: str = "fp32") -> Base:
-    return get_base(name, str(folder), size_px=128, precision=precision)
 
 
 def noisy_of(base: Base) -> torch.Tensor:

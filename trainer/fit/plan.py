@@ -34,7 +34,8 @@ class Estimate:
         loading: the text encoders and the VAE beside the denoiser, before the first step.
         frozen: the own weights of the denoiser and of text encoders that learn.
         adapter: its weights and what the optimizer remembers of them.
-        step: gradients, and what is kept and computed on the way, at its most; in main memory with the holes between.
+        step: gradients, and what is kept and computed on the way, at its most.
+        holes: in main memory between those tensors; never quite the same twice.
         copied: of blocks that lie in main memory, to the device, for their forward and for their backward pass.
     """
 
@@ -43,13 +44,14 @@ class Estimate:
     frozen: int
     adapter: int
     step: int
+    holes: int
     flops: int
     copied: int = 0
 
     @property
     def fitting(self) -> int:
         """Most bytes during the steps."""
-        return self.process + self.frozen + self.adapter + self.step
+        return self.process + self.frozen + self.adapter + self.step + self.holes
 
     @property
     def peak(self) -> int:
@@ -149,8 +151,7 @@ def estimate(base: Mapping[str, Any], s: Settings, precision: str, device: torch
         loading = max(frozen, drawn.beside)
     process = resident_bytes() if device.type == "cpu" else 0
     flops, copied = counted.flops * s.accumulation, 2 * counted.away * s.accumulation
-    step = counted.step + counted.holes
-    return Estimate(process, loading, frozen, counted.adapter, step, flops, copied)
+    return Estimate(process, loading, frozen, counted.adapter, counted.step, counted.holes, flops, copied)
 
 
 def plan(
