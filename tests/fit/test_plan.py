@@ -200,7 +200,7 @@ def test_the_command_says_what_to_set(cli: Command, tiny_base: Callable[[str], P
     assert result["rungs"][0]["fits"] is True
     assert result["command"].startswith("trainer train SUBJECT --recipe sdxl --set base.path=")
     parts = result["rungs"][0]["bytes"]
-    assert parts["fitting"] == parts["process"] + parts["frozen"] + parts["adapter"] + parts["step"]
+    assert parts["fitting"] == parts["process"] + parts["frozen"] + parts["adapter"] + parts["step"] + parts["holes"]
     assert parts["peak"] >= parts["fitting"]
 
 
