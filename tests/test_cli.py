@@ -137,6 +137,13 @@ def test_an_unknown_key_of_a_file_is_named_with_its_line(cli: Command, tmp_path:
     assert "mine.yaml:3: fit.stepz: unknown key" in error_of(done)["message"]
 
 
+def test_recipes_are_listed_with_their_files(cli: Command) -> None:
+    lines = cli("recipe", "list").stdout.splitlines()
+    listed = dict(line.split(maxsplit=1) for line in lines)
+    assert {"portrait-tiny", "portrait-tiny-quick", "sdxl", "flux1-dev"} <= listed.keys()
+    assert all(Path(file).is_file() for file in listed.values())
+
+
 def test_an_unknown_recipe_lists_the_known_ones(cli: Command) -> None:
     done = cli("train", "alice", "--recipe", "nope", "--json")
     assert done.returncode == 2

@@ -30,7 +30,7 @@ def _recipe_commands() -> typer.Typer:
 
             found = {name: str(path) for name, path in recipe_files().items()}
             for name, path in found.items():
-                console.result(f"{name}\t{path}")
+                console.result(f"{name:<20} {path}")
             return {"recipes": found}
 
         carry_out("recipe list", json, work)

@@ -68,7 +68,7 @@ def _planned(name: str, memory: str | None, overrides: Sequence[str], console: C
         )
     flags = [f"--set {shlex.quote(text)}" for text in [*overrides, *_flags(last)]]
     command = " ".join(["trainer train SUBJECT", f"--recipe {shlex.quote(name)}", *flags])
-    console.result(f"about {last.step_s * settings.steps / 60:.0f} min for {settings.steps} steps:\n{command}")
+    console.result(f"about {_told(last.step_s * settings.steps)} for {settings.steps} steps:\n{command}")
     return {
         "device": device.type,
         "memory_bytes": available,
@@ -77,6 +77,10 @@ def _planned(name: str, memory: str | None, overrides: Sequence[str], console: C
         "fit_s": round(last.step_s * settings.steps, 1),
         "command": command,
     }
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _flags(one: Planned) -> list[str]:
