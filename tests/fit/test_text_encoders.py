@@ -213,7 +213,8 @@ def test_a_fit_from_before_the_key_still_holds() -> None:
     plain, tuned = decides_fit(FitSection()), decides_fit(FitSection(text_encoder_rate=0.5))
     assert "text_encoder_rate" not in plain
     assert tuned == plain | {"text_encoder_rate": 0.5}
-    assert plain.keys() | {*YOUNGER, "trackers"} == set(FitSection.model_fields)
+    fields = set(FitSection.model_fields)
+    assert plain.keys() | ({*YOUNGER, "trackers"} & fields) == fields
 
 
 def test_a_run_scores_and_exports_it(
