@@ -6,6 +6,8 @@ One portrait is sampled, varied by partial noising (SDEdit, arXiv 2108.01073) wi
 the gate still takes for the same person fit an adapter. Its pictures, asked for in other poses, moods and lights, are
 the photos where the gate finds the same person and the whole face lies in the frame, each relit, tilted and cut a
 little, as another room and camera would have it. The judge has no say in any of it; its pairwise cosines are reported.
+
+Every picture and the fit are kept in WORK, in a folder a base and seed: a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -60,7 +62,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/demo"))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    shutil.rmtree(args.work, ignore_errors=True)
     maker = Maker(args.base, args.work, args.seed)
     portrait = maker.portrait()
     variants = maker.variants(portrait)
@@ -73,14 +74,14 @@ class Maker:
     """The base, the face models and the steps from one portrait to the photos."""
 
     def __init__(self, base: str, work: Path, seed: int) -> None:
-        self.base_folder, self.work, self.seed = base, work, seed
+        self.base_folder, self.seed = base, seed
         self.console = Console()
         self.base = get_base("portrait-tiny", base)
+        self.work = work / f"{self.base.sha256[:12]}-{seed}"
         self.detector = get_detector(cache_folder())
         self.gate = get_embedder("dlib", cache_folder())
         self.judge = get_embedder("onnx", cache_folder())
         self.attributes = AttributeReader(cache_folder())
-        work.mkdir(parents=True, exist_ok=True)
 
     def portrait(self) -> np.ndarray:
         """The sharpest of 16 portraits with one face that looks at the camera in even light."""
@@ -92,9 +93,7 @@ class Maker:
             if len(faces) == 1 and self.attributes.read(picture, faces[0]).pose == "facing front":
                 sharp = cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var()
                 scored.append((faces[0].score > 0.95, sharp, picture))
-        best = max(scored, key=lambda row: row[:2])[2]
-        Image.fromarray(best).save(self.work / "portrait.png")
-        return best
+        return max(scored, key=lambda row: row[:2])[2]
 
     def variants(self, portrait: np.ndarray) -> list[tuple[np.ndarray, str]]:
         """Variants by partial noising that the gate takes for the same person, with what they were asked to show."""
@@ -109,11 +108,15 @@ class Maker:
         start = torch.from_numpy(portrait).permute(2, 0, 1)[None].float() / 255
         made = []
         for index, (words, strength) in enumerate(self.console.track(jobs, "variants", len(jobs))):
-            image = pipeline(
-                prompt=f"photo of {SUBJECT}, {words}", image=start, strength=strength, num_inference_steps=30,
-                guidance_scale=3.0, generator=torch.Generator().manual_seed(self.seed * 1000 + index), output_type="np",
-            ).images[0]  # fmt: skip
-            made.append(((image * 255).round().astype(np.uint8), words))
+            file = self.file("variants", index)
+            if not file.exists():
+                image = pipeline(
+                    prompt=f"photo of {SUBJECT}, {words}", image=start, strength=strength, num_inference_steps=30,
+                    guidance_scale=3.0, generator=torch.Generator().manual_seed(self.seed * 1000 + index),
+                    output_type="np",
+                ).images[0]  # fmt: skip
+                keep(file, (image * 255).round().astype(np.uint8))
+            made.append((np.asarray(Image.open(file)), words))
         kept = self.same_person(made, self.gate_vector(portrait))
         self.console.say(f"{len(kept)} of {len(made)} variants are the same person to the gate")
         return kept
@@ -121,7 +124,7 @@ class Maker:
     def adapter(self, samples: list[tuple[np.ndarray, str]]) -> Path:
         """Fit an adapter on the variants; returns its file."""
         folder = self.work / "samples"
-        (folder / "images").mkdir(parents=True)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
         lines = []
         for index, (picture, words) in enumerate(samples):
             face = self.detector.detect(picture)[0]
@@ -130,7 +133,7 @@ class Maker:
             lines.append(line | {"face_box": [float(np.clip(v / 128, 0, 1)) for v in face.box]})
         (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         fitted = self.work / "fit"
-        fitted.mkdir()
+        fitted.mkdir(exist_ok=True)
         fit(
             folder,
             get_base("portrait-tiny", self.base_folder, precision=resolve_precision("auto")),
@@ -213,10 +216,19 @@ class Maker:
         return len(faces) == 1 and float(faces[0].landmarks[3:, 1].max()) < LOWEST_MOUTH * picture.shape[0]
 
     def sample(self, prompts: list[str], seeds: list[int], label: str) -> list[np.ndarray]:
-        made: dict[int, np.ndarray] = {}
-        with self.console.progress(label, len(prompts)) as tick:
-            self.base.sample(prompts, seeds, **SAMPLING, on_picture=lambda i, p: (made.__setitem__(i, p), tick())[0])
-        return [made[index] for index in range(len(prompts))]
+        files = [self.file(label, index) for index in range(len(prompts))]
+        missing = [index for index, file in enumerate(files) if not file.exists()]
+
+        def made(index: int, picture: np.ndarray) -> None:
+            keep(files[missing[index]], picture)
+            tick()
+
+        with self.console.progress(label, len(missing)) as tick:
+            self.base.sample([prompts[i] for i in missing], [seeds[i] for i in missing], **SAMPLING, on_picture=made)
+        return [np.asarray(Image.open(file)) for file in files]
+
+    def file(self, label: str, index: int) -> Path:
+        return self.work / label / f"{index:04d}.png"
 
     def gate_vector(self, picture: np.ndarray) -> np.ndarray:
         return self.gate.embed(picture, self.detector.detect(picture)[0])
@@ -226,6 +238,14 @@ class Maker:
     ) -> list[tuple[np.ndarray, str]]:
         seen = look([picture for picture, _ in pictures], self.detector, self.gate)
         return [row for row, cosine in zip(pictures, seen.cosines(vector[None])[:, 0], strict=True) if cosine >= least]
+
+
+def keep(file: Path, picture: np.ndarray) -> None:
+    """Write a (height, width, 3) uint8 picture, all or nothing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    Image.fromarray(picture).save(part, format="png")
+    part.replace(file)
 
 
 def pairwise(seen: Seen) -> dict[str, float]:

@@ -96,6 +96,13 @@ def test_a_class_word_goes_with_its_kind(kind: str, word: str, cli: Command) -> 
     assert f"prepare.class_word: a {kind} is called" in done.stderr
 
 
+def test_nobody_is_looked_for_in_a_style(pictures: Path, cli: Command, tmp_path: Path) -> None:
+    done = cli("prepare", "waves", "--photos", pictures, "--reference", pictures / "p00.png", *STYLE)
+    assert done.returncode == 2
+    assert "--reference tells whose face to look for: a style has no face" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_style_becomes_an_adapter_without_a_claim_of_likeness(
     pictures: Path, fast: list[str], cli: Command, tmp_path: Path
 ) -> None:

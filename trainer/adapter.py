@@ -19,14 +19,13 @@ from safetensors.torch import save
 
 from trainer.errors import IntegrityError
 from trainer.layouts.header import check_header
-from trainer.layouts.layers import layout_of
+from trainer.layouts.layers import FIRST_HALVES, layout_of
 from trainer.layouts.words import SHA256, Words, alone, beside, bundled, read_beside, split_words
 
 Tensors = dict[str, torch.Tensor]
 TEACHER = "likeness.taught_by"  # metadata
 LENGTHS = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 SOMEWHERE = Path("FOLDER/THIS-FILE.safetensors")  # an adapter, in lines that say no name
-FIRST_HALVES = ("lora_A.weight", "lora_down.weight", "lora.down.weight", "lora_linear_layer.down.weight")
 
 
 def write_adapter(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
@@ -117,7 +116,7 @@ def describe(path: Path) -> dict[str, Any]:
     """What an adapter file is: layout, kind, rank, new words, size, number format, hash of the weights, metadata."""
     tensors, metadata = read_adapter(path)
     layers, words = split_words(path, tensors)
-    down = [tensor for name, tensor in tensors.items() if name.endswith(FIRST_HALVES)]
+    down = [tensor for name, tensor in tensors.items() if name.removesuffix(".weight").endswith(FIRST_HALVES)]
     return {
         "file": str(path),
         "layout": layout_of(layers),

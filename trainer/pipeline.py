@@ -13,6 +13,7 @@ from trainer.album import CACHE, LOOKS, read_album
 from trainer.console import Console
 from trainer.errors import GateMissed, PhotosError, UsageError
 from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE, STAGES, Job, Jobs, hash_of_reference
+from trainer.kinds import KINDS
 from trainer.processes import Processes
 from trainer.recipe import Layered, Recipe, load_recipe
 from trainer.run import Run, Stage, exclusive, fingerprint_of, open_run, saying_disk_full
@@ -53,6 +54,9 @@ class Pipeline:
     def _run(self, until: str, processes: Processes) -> dict[str, Any]:
         folder = self.runs / self.subject.name
         hash_of_reference(self.reference)
+        kind = KINDS[self.recipe.prepare.subject_kind]
+        if self.reference is not None and not kind.has_face:
+            raise UsageError(f"--reference tells whose face to look for: {kind.faceless}", "leave it out")
         if self.adapter is not None:
             _check_adapter(self.adapter)
         with saying_disk_full(folder):  # before the folder is made: a place without photos leaves nothing behind

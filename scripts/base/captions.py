@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import string
 from pathlib import Path
 
 import numpy as np
+from kept_faces import words_in
 from pictures import read_pictures
 
-from trainer.faces.attributes import VOCABULARY, AttributeReader
-from trainer.faces.onnx import OnnxDetector
+from trainer.faces.attributes import VOCABULARY
 from trainer.weights import cache_folder, fetch
 
 SEX_WORDS = {"male": "man", "female": "woman"}
@@ -52,19 +53,20 @@ def caption(words: list[str], rng: np.random.Generator) -> str:
 
 
 def load_words(pictures: Path, pixels: np.ndarray, cache: Path) -> list[list[str]]:
-    """Each picture's class word and attributes: what its source says, then what is measured in it."""
+    """Each picture's class word and attributes: what its source says, then what is measured in it.
+
+    What was measured is kept beside `cache` while it is made: a stopped run goes on.
+    """
     if not cache.exists():
         fetch(cache_folder())
-        detector, reader = OnnxDetector(cache_folder()), AttributeReader(cache_folder())
-        words = []
-        for index, picture in enumerate(read_pictures(pictures)):
-            known = known_words(picture.facts)
-            expression = EXPRESSION_WORDS.get(picture.facts.get("expression", ""))
-            faces = detector.detect(pixels[index])
-            if faces:
-                known += reader.read(pixels[index], faces[0], expression).words()
-            words.append(known)
-        cache.write_text(json.dumps(words))
+        told = [picture.facts for picture in read_pictures(pictures)]
+        expressions = [EXPRESSION_WORDS.get(facts.get("expression", "")) for facts in told]
+        parts = cache.with_suffix("")
+        measured = words_in(pixels, cache_folder(), parts, expressions)
+        words = [known_words(facts) + read for facts, read in zip(told, measured, strict=True)]
+        cache.with_suffix(".part").write_text(json.dumps(words))
+        cache.with_suffix(".part").replace(cache)
+        shutil.rmtree(parts)
     loaded: list[list[str]] = json.loads(cache.read_text())
     return loaded
 

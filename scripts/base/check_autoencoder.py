@@ -1,4 +1,4 @@
-"""How much of a face the autoencoder keeps: judge cosine and PSNR on pictures it never saw, by group as well.
+"""How much of a face the autoencoder keeps: judge cosine and PSNR on people it never saw, by group as well.
 
     python scripts/base/check_autoencoder.py --pictures FOLDER --out build/base [--count 500] [--base FOLDER]
 
@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from captions import SEX_WORDS
-from pictures import HELD_OUT, held_out_split, load_pixels, numbered, read_pictures, to_tensor
+from pictures import HELD_OUT, held_out_split, load_pixels, people_of, read_pictures, to_tensor
 from train_autoencoder import load_autoencoder
 
 from trainer.faces.base import get_detector, get_embedder
 from trainer.weights import cache_folder, fetch
 
 Measured = tuple[float, float]
-NEW = "people in no training picture"
 
 
 def main() -> None:
@@ -33,17 +32,14 @@ def main() -> None:
     args = parser.parse_args()
     fetch(cache_folder())
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
-    trained, held_out = held_out_split(len(pixels))
-    rows = np.sort(held_out[: args.count])
+    rows = np.sort(held_out_split(people_of(args.pictures)).held_out[: args.count])
     model = published_autoencoder(args.base) if args.base else load_autoencoder(args.out)
     measured = kept(pixels[rows], restored(model, pixels[rows]))
-    told = [(picture.source, picture.person, picture.facts) for picture in read_pictures(args.pictures)]
-    people = numbered([(source, person) for source, person, _ in told])
-    new = ~np.isin(people[rows], people[trained])
+    told = [(picture.source, picture.facts) for picture in read_pictures(args.pictures)]
     by_label: dict[str, list[Measured | None]] = defaultdict(list)
-    for row, one, is_new in zip(rows, measured, new, strict=True):
-        source, _, facts = told[row]
-        for label in ("all", *([NEW] if is_new else []), *labels(facts, source)):
+    for row, one in zip(rows, measured, strict=True):
+        source, facts = told[row]
+        for label in ("all", *labels(facts, source)):
             by_label[label].append(one)
     print(table(by_label))
 
@@ -94,7 +90,7 @@ def labels(facts: dict[str, str], source: str) -> list[str]:
 def table(by_label: dict[str, list[Measured | None]]) -> str:
     """Markdown, one row a group, largest first."""
     lines = [
-        "| held-out pictures | count | face found | judge cosine, mean | 5th percentile | PSNR |",
+        "| held-out people | count | face found | judge cosine, mean | 5th percentile | PSNR |",
         "|---|---|---|---|---|---|",
     ]
     for label, measured in sorted(by_label.items(), key=lambda item: -len(item[1])):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ import torch
 from PIL import Image, ImageOps
 
 SIZE_PX = 128
-HELD_OUT = 500  # pictures that no training script sees; a tenth of a small set
+HELD_OUT = 500  # people whom no training script sees, one picture each; a tenth of a small set
+SUBJECTS = 10  # people whom no training script sees either, each with photos enough to fit an adapter and judge it
+SUBJECT_PHOTOS = range(20, 31)
 
 # Left, top, right, bottom of the square to keep, as fractions of the picture, by source.
 FRAMINGS: dict[str, tuple[float, float, float, float]] = {
@@ -61,11 +64,41 @@ def framed(picture: Picture, size_px: int = SIZE_PX) -> npt.NDArray[np.uint8]:
     return np.asarray(rgb)
 
 
-def held_out_split(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices of the pictures to train on, sorted, and of the held-out ones, in the same random order every time."""
-    order = np.random.default_rng(0).permutation(count)
-    held_out = min(HELD_OUT, max(1, count // 10))
-    return np.sort(order[held_out:]), order[:held_out]
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which pictures a training may see, by index; a person is on one side only.
+
+    Attributes:
+        train: sorted.
+        held_out: one picture of each held-out person, in random order. Nothing uses the rest of their pictures.
+        subjects: all pictures of each person to fit an adapter to; none in a set without people of `SUBJECT_PHOTOS`.
+    """
+
+    train: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.int64]
+    subjects: list[npt.NDArray[np.int64]]
+
+
+def held_out_split(people: npt.NDArray[np.int64]) -> Split:
+    """Draw the people to hold out, the same every time; `people` is (n,), the number of each picture's person.
+
+    Raises SystemExit where all pictures show one person.
+    """
+    rng = np.random.default_rng(0)
+    numbers, counts = np.unique(people, return_counts=True)
+    if len(numbers) < 2:
+        raise SystemExit("the pictures show one person alone: a base needs others, and somebody to be checked on")
+    eligible = numbers[np.isin(counts, SUBJECT_PHOTOS)]
+    tenth = len(numbers) // 10
+    subjects = rng.permutation(eligible)[: min(SUBJECTS, tenth, len(eligible) // 2)]
+    others = rng.permutation(np.setdiff1d(numbers, subjects))
+    unseen = others[: min(HELD_OUT, max(1, tenth))]
+    seen = others[len(unseen) :]
+    return Split(
+        np.flatnonzero(np.isin(people, seen)),
+        np.array([rng.choice(np.flatnonzero(people == person)) for person in unseen], np.int64),
+        [np.flatnonzero(people == person) for person in subjects],
+    )
 
 
 def numbered(people: list[tuple[str, int | None]]) -> np.ndarray:
@@ -80,12 +113,34 @@ def numbered(people: list[tuple[str, int | None]]) -> np.ndarray:
     )
 
 
+def one_each_first(rows: npt.NDArray[np.int64], people: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """`rows` with the first picture of everybody before anybody's second, and so on; else in the order given."""
+    met: Counter[int] = Counter()
+    turns = []
+    for person in people[rows].tolist():
+        turns.append(met[person])
+        met[person] += 1
+    return rows[np.argsort(turns, kind="stable")]
+
+
+def people_of(pictures: Path) -> npt.NDArray[np.int64]:
+    """(n,) the number of each picture's person, in reading order."""
+    return numbered([(picture.source, picture.person) for picture in read_pictures(pictures)])
+
+
 def load_pixels(pictures: Path, cache: Path) -> npt.NDArray[np.uint8]:
     """(n, 128, 128, 3) uint8, decoded once and memory-mapped afterwards."""
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
-        np.save(cache, np.stack([framed(picture) for picture in read_pictures(pictures)]))
+        save_whole(cache, np.stack([framed(picture) for picture in read_pictures(pictures)]))
     return np.load(cache, mmap_mode="r")
+
+
+def save_whole(file: Path, rows: npt.NDArray[np.generic]) -> None:
+    """Write `rows` to a .npy file, all or nothing."""
+    part = file.with_suffix(".part.npy")
+    np.save(part, rows)
+    part.replace(file)
 
 
 def to_tensor(rgb_u8: npt.NDArray[np.uint8]) -> torch.Tensor:

@@ -4,7 +4,8 @@
 
 Resumes from `OUT/autoencoder.state.pt`; every step draws from its own seed. The loss is L1 on pixels and on their
 gradients (sharp edges matter to a face embedder), plus a small KL term; the decoder also sees slightly noised latents,
-since a diffusion model's latents are never exact.
+since a diffusion model's latents are never exact. In a share of the steps latents and picture are shrunk alike: latents
+that stand for the same face at every size are easier for a denoiser to learn (EQ-VAE, arXiv 2502.09509).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from budget import add_arguments, autocast, budget_of
-from pictures import held_out_split, load_pixels, to_tensor
+from pictures import SIZE_PX, held_out_split, load_pixels, people_of, to_tensor
 from safetensors.torch import load_file, save_file
 
 CHANNELS = (16, 24, 48, 96)
@@ -28,9 +29,12 @@ BATCH = 8
 PEAK_LR = 1.5e-3
 KL_WEIGHT = 2e-5
 LATENT_NOISE = 0.1
+SHRUNK_SHARE = 0.25  # of the steps
+SHRUNK_CELLS = (4, 8)  # from, below: latent side of a shrunk crop, whose side is 8
+FACTOR = 8  # pixels a latent cell
 
 
-def build_autoencoder():
+def build_autoencoder(latent_channels: int = LATENT_CHANNELS):
     """The f8 autoencoder; without attention it is local, so crops train it as well as whole pictures."""
     from diffusers import AutoencoderKL
     from diffusers.models.resnet import ResnetBlock2D
@@ -40,7 +44,7 @@ def build_autoencoder():
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=CHANNELS,
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=latent_channels,
         norm_num_groups=8,
         sample_size=128,
         mid_block_add_attention=False,
@@ -57,7 +61,7 @@ def crops(pixels: np.ndarray, count: int, rng: np.random.Generator) -> torch.Ten
     """(count, 3, CROP_PX, CROP_PX) float32 in [-1, 1], mirrored half of the time."""
     out = np.empty((count, CROP_PX, CROP_PX, 3), np.uint8)
     for row, index in enumerate(rng.integers(len(pixels), size=count)):
-        y, x = rng.integers(128 - CROP_PX + 1, size=2)
+        y, x = rng.integers(SIZE_PX - CROP_PX + 1, size=2)
         crop = pixels[index, y : y + CROP_PX, x : x + CROP_PX]
         out[row] = crop[:, ::-1] if rng.random() < 0.5 else crop
     return to_tensor(out)
@@ -75,11 +79,25 @@ def loss_of(model, x: torch.Tensor, step: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(step)
     posterior = model.encode(x).latent_dist
     z = posterior.sample(generator)
+    kl = posterior.kl().float().mean() / x[0, 0].numel()
+    x, z = shrunk(x, z, np.random.default_rng((3, step)))
     share = torch.rand(len(z), 1, 1, 1, generator=generator).to(z)
     z = z + LATENT_NOISE * z.detach().std() * share * torch.randn(z.shape, generator=generator).to(z)
     restored = model.decode(z).sample.float()
-    kl = posterior.kl().float().mean() / x[0, 0].numel()
     return F.l1_loss(restored, x) + 0.5 * gradient_l1(restored, x) + KL_WEIGHT * kl
+
+
+def shrunk(x: torch.Tensor, z: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures and latents, both scaled down alike in `SHRUNK_SHARE` of the steps (arXiv 2502.09509, eq. 4)."""
+    if rng.random() >= SHRUNK_SHARE:
+        return x, z
+    cells = int(rng.integers(*SHRUNK_CELLS))
+    return smaller(x, FACTOR * cells), smaller(z, cells)
+
+
+def smaller(planes: torch.Tensor, side: int) -> torch.Tensor:
+    """(n, c, side, side) of square planes, without aliasing."""
+    return F.interpolate(planes, size=(side, side), mode="bilinear", antialias=True)
 
 
 @torch.no_grad()
@@ -108,14 +126,15 @@ def learning_rate(spent: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, batch=BATCH, save_s=150)
+    parser.add_argument("--channels", type=int, default=LATENT_CHANNELS, help="latent channels")
     args = parser.parse_args()
     budget, device = budget_of(args), torch.device(args.device)
 
     torch.manual_seed(0)
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
-    train, held_out = held_out_split(len(pixels))
-    train_pixels, check_pixels = pixels[train], pixels[np.sort(held_out[:64])]
-    model = build_autoencoder().to(device)
+    split = held_out_split(people_of(args.pictures))
+    train_pixels, check_pixels = pixels[split.train], pixels[np.sort(split.held_out[:64])]
+    model = build_autoencoder(args.channels).to(device)
     average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-3)
     parts = {"model": model, "average": average, "optimizer": optimizer}
@@ -150,8 +169,9 @@ def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, loss: fl
 
 def load_autoencoder(folder: Path):
     """The trained (averaged) autoencoder of `folder`, in eval mode."""
-    model = build_autoencoder()
-    model.load_state_dict(load_file(folder / "autoencoder.safetensors"))
+    weights = load_file(folder / "autoencoder.safetensors")
+    model = build_autoencoder(weights["decoder.conv_in.weight"].shape[1])
+    model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
 
 

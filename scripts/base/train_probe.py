@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from captions import SEX_WORDS
-from pictures import held_out_split, load_pixels, read_pictures
+from kept_faces import embedded
+from pictures import held_out_split, load_pixels, people_of, read_pictures
 from safetensors.torch import save_file
 
-from trainer.faces.base import get_detector, get_embedder
 from trainer.weights import cache_folder
 
 ENGINES = ("onnx", "dlib")
@@ -34,33 +34,19 @@ def main() -> None:
     pixels = load_pixels(args.pictures, args.cache / "pixels.npy")
     said = np.array([SEX_WORDS.get(picture.facts.get("sex", ""), "") for picture in read_pictures(args.pictures)])
     rows = np.flatnonzero(said != "")
-    found, vectors = looked_at(pixels, rows)
-    trained, held_out = (np.flatnonzero(np.isin(found, part)) for part in held_out_split(len(said)))
+    women = said[rows] == "woman"
+    split = held_out_split(people_of(args.pictures))
     lines = {}
     for engine in ENGINES:
-        women = said[found] == "woman"
-        line = two_sided(vectors[engine][trained], women[trained])
+        vectors = embedded(pixels[rows], engine, cache_folder(), args.cache / "probe")
+        trained, held_out = (
+            np.flatnonzero(np.isin(rows, part) & vectors.any(1)) for part in (split.train, split.held_out)
+        )
+        line = two_sided(vectors[trained], women[trained])
         lines[engine] = torch.from_numpy(line.astype(np.float32))
-        right = (vectors[engine][held_out] @ line[:-1] + line[-1] > 0) == women[held_out]
+        right = (vectors[held_out] @ line[:-1] + line[-1] > 0) == women[held_out]
         print(f"{engine}: fitted on {len(trained)}; right for {words(right, women[held_out])}")
     save_file(lines, args.package / "evaluate/sexes.safetensors")
-
-
-def looked_at(
-    pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.float32]]]:
-    """Those of `rows` in which a face is found, and by engine the (n, d) vectors of the largest face."""
-    detector = get_detector(cache_folder())
-    embedders = {engine: get_embedder(engine, cache_folder()) for engine in ENGINES}
-    found, vectors = [], {engine: [] for engine in ENGINES}
-    for row in rows:
-        picture = np.array(pixels[row])
-        face = max(detector.detect(picture), key=lambda face: face.width, default=None)
-        if face is not None:
-            found.append(row)
-            for engine, embedder in embedders.items():
-                vectors[engine].append(embedder.embed(picture, face))
-    return np.array(found), {engine: np.array(each) for engine, each in vectors.items()}
 
 
 def two_sided(vectors: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]) -> Floats:

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from budget import add_arguments, autocast, budget_of
 from captions import caption, load_words
-from networks import TEXT_TOKENS, build_text_encoder, build_unet, write_tokenizer
-from pictures import held_out_split, load_pixels, to_tensor
+from networks import TEXT_TOKENS, UNET_WIDTHS, build_text_encoder, build_unet, write_tokenizer
+from pictures import held_out_split, load_pixels, people_of, save_whole, to_tensor
 from train_autoencoder import load_autoencoder
 
 from trainer.faces.attributes import mirrored
 
 BATCH = 64
+ENCODED = 1024  # pictures whose latents are kept at once
 PEAK_LR = 6e-4
 WARMUP_STEPS = 300
 AVERAGED_STEPS = 150  # memory of the weights' average; some thousand steps in all allow no longer one
@@ -44,20 +45,34 @@ SCHEDULE = {
 NOISE_SHIFT = 2.0  # more of the noisiest levels, where words decide (arXiv 2403.03206, eq. 23)
 
 
-@torch.no_grad()
 def latents_of(pixels: np.ndarray, out: Path, device: torch.device) -> tuple[np.ndarray, float]:
-    """(n, 2, c, 16, 16) float16 latents of every picture and its mirror image, and the scale that makes them unit."""
-    cache = out / "latents.npy"
+    """(n, 2, c, 16, 16) float16 latents of every picture and its mirror image, and the scale that makes them unit.
+
+    They are kept in chunks while they are made: a stopped run goes on.
+    """
+    cache, parts = out / "latents.npy", out / "latents"
     if not cache.exists():
+        parts.mkdir(exist_ok=True)
         model = load_autoencoder(out).to(device)
-        rows = []
-        for start in range(0, len(pixels), 64):
-            x = to_tensor(pixels[start : start + 64]).to(device)
-            both = [model.encode(v).latent_dist.mode() for v in (x, x.flip(3))]
-            rows.append(torch.stack(both, 1).half().cpu().numpy())
-        np.save(cache, np.concatenate(rows))
+        files = [parts / f"{start:07}.npy" for start in range(0, len(pixels), ENCODED)]
+        for start, file in enumerate(files):
+            if not file.exists():
+                save_whole(file, encoded(model, pixels[start * ENCODED : (start + 1) * ENCODED], device))
+        save_whole(cache, np.concatenate([np.load(file) for file in files]))
+        shutil.rmtree(parts)
     latents = np.load(cache, mmap_mode="r")
     return latents, 1 / float(latents[::40].astype(np.float32).std())
+
+
+@torch.no_grad()
+def encoded(model, pixels: np.ndarray, device: torch.device) -> np.ndarray:
+    """(n, 2, c, 16, 16) float16 mean latents of pictures and their mirror images."""
+    rows = []
+    for start in range(0, len(pixels), 64):
+        x = to_tensor(pixels[start : start + 64]).to(device)
+        both = [model.encode(v).latent_dist.mode() for v in (x, x.flip(3))]
+        rows.append(torch.stack(both, 1).half().cpu().numpy())
+    return np.concatenate(rows)
 
 
 def main() -> None:
@@ -71,8 +86,8 @@ def main() -> None:
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
     words = load_words(args.pictures, pixels, args.out / "words.json")
     latents, scale = latents_of(pixels, args.out, device)
-    train, _ = held_out_split(len(pixels))
-    model, tokenizer = build_model(args.out, latents.shape[2], args.init_from)
+    train = held_out_split(people_of(args.pictures)).train
+    model, tokenizer = build_model(args.out, latents.shape[2], args.size, args.init_from)
     model.to(device)
     average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=0.01)
@@ -105,6 +120,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, batch=BATCH, save_s=180)
+    parser.add_argument("--size", choices=UNET_WIDTHS, default="whole", help="of the denoiser")
     parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
     parser.add_argument("--init-from", type=Path, help="pipeline folder to start from where there is no state yet")
     return parser.parse_args()
@@ -116,14 +132,14 @@ def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, loss: fl
     checkpoint.log(out / "unet.jsonl", {"step": step, "spent_s": round(spent_s), "loss": round(loss, 4)})
 
 
-def build_model(out: Path, latent_channels: int, init_from: Path | None):
+def build_model(out: Path, latent_channels: int, size: str, init_from: Path | None):
     """The denoiser and text encoder, new or from a pipeline folder, and the tokenizer, written when first needed."""
     from transformers import CLIPTokenizer
 
     if not (out / "tokenizer").exists():  # equally frequent pairs merge in any order: a resume keeps the first
         write_tokenizer(out / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
-    model = torch.nn.ModuleDict({"unet": build_unet(latent_channels), "text": build_text_encoder(len(tokenizer))})
+    model = torch.nn.ModuleDict({"unet": build_unet(latent_channels, size), "text": build_text_encoder(len(tokenizer))})
     if init_from:
         load_published(model, init_from)
     return model, tokenizer

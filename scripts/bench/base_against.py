@@ -8,11 +8,11 @@ from pathlib import Path
 
 import base_tables as tables
 import numpy as np
-from base_faces import embedded, words_in
 from base_real import Real
 from base_samples import Asked
 from check_autoencoder import kept, published_autoencoder, restored
 from distances import nearness, one_a_person
+from kept_faces import embedded, words_in
 from train_probe import two_sided
 
 from trainer.records import RGB
@@ -94,12 +94,11 @@ def distances(evidence: Evidence) -> tuple[str, dict[str, float]]:
 def memorisation(evidence: Evidence) -> tuple[str, dict[str, float]]:
     """The table of nearest faces, and the difference for the curve."""
     real, rng = evidence.real, np.random.default_rng(0)
-    chosen = np.isin(evidence.held_out, real.unseen())
-    held_out = one_a_person(real.pool(evidence.held_out[chosen], evidence.looked.judge[chosen]), rng)
+    held_out = one_a_person(real.pool(evidence.held_out, evidence.looked.judge), rng)
     trained = real.pool(evidence.trained, evidence.vectors)
     samples = evidence.seen.judge[evidence.seen.found]
     if not len(samples) or not len(held_out.people):
-        return "Memorisation: no face in the samples, or nobody who is held out and in no training picture.", {}
+        return "Memorisation: no face in the samples or in the held-out pictures.", {}
     try:
         near = nearness(samples, trained, held_out, DRAWS, rng)
     except ValueError as error:

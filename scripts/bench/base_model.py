@@ -8,8 +8,9 @@ held-out real pictures, whether people were memorised, skew by group, and how fa
 be trusted. `--cache` is where the trainings keep the decoded pictures and their words.
 
 Samples and vectors are kept in `--work`: a stopped run goes on, a larger one takes them along. `--curve` adds a line of
-JSON a base: run it on the published folder of each training day. Agreement is given by the word that was asked for;
-the probe is `trainer.faces.attributes`, and for sex a line through the judge's vectors of the training pictures.
+JSON a base: run it on the published folder of each training day. `--card` puts the tables into the model card.
+Agreement is given by the word that was asked for; the probe is `trainer.faces.attributes`, and for sex a line through
+the judge's vectors of the training pictures.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import base_against
 import base_tables as tables
 from base_real import read_real
 from base_samples import SAMPLING, Asked, asked_for, make
+from pages import write_table
 
 from trainer.bases.base import EMBEDDED, get_base
 from trainer.weights import cache_folder, fetch
@@ -44,15 +46,19 @@ def main() -> None:
     asked = asked_for(args.count, base.prompt_set, [real.words[i] for i in real.trained] if real else [])
     version = base.sha256[:12]
     samples = make(base, asked, args.work / f"{version}-s{SAMPLING['steps']}-g{SAMPLING['guidance']:g}")
-    print(f"base {version}, {len(samples)} samples of {SAMPLING['steps']} steps, guidance {SAMPLING['guidance']:g}\n")
+    said = f"Base {version}, {len(samples)} samples of {SAMPLING['steps']} steps, guidance {SAMPLING['guidance']:g}:"
     seen = base_against.look(samples, args.work / "seen")
     section, figures = general(asked, seen)
-    print(section + "\n")
+    sections = [said, section]
     if real is None:
-        print(tables.steering(asked, seen, [None] * len(asked)))
+        sections.append(tables.steering(asked, seen, [None] * len(asked)))
     else:
         evidence = base_against.gather(asked, seen, real, args.base, args.work / "seen", args.held_out, args.trained)
-        figures |= against_real(evidence)
+        more, measured = against_real(evidence)
+        sections, figures = sections + more, figures | measured
+    print("\n\n".join(sections))
+    if args.card:
+        write_table(args.card, "base", "\n\n".join(sections))
     if args.curve:
         with args.curve.open("a") as curve:
             curve.write(json.dumps({"base": version, **figures}) + "\n")
@@ -67,6 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--held-out", type=int, default=500, help="at most so many of the held-out pictures")
     parser.add_argument("--trained", type=int, help="at most so many of the training pictures, else all")
     parser.add_argument("--work", type=Path, default=Path("build/base_model"))
+    parser.add_argument("--card", type=Path, help="page whose tables between the marks `base` are replaced")
     parser.add_argument("--curve", type=Path, help="file that gets a line of figures")
     parser.add_argument("--speed", action="store_true", help="only times, in a process of its own")
     return parser.parse_args()
@@ -87,18 +94,15 @@ def general(asked: list[Asked], seen: tables.Seen) -> tuple[str, dict[str, float
     return tables.rows(("samples", "measured"), body), {name: float(value) for name, value in figures.items()}
 
 
-def against_real(evidence: base_against.Evidence) -> dict[str, float]:
-    """Print every section that needs real pictures; the figures for the curve."""
+def against_real(evidence: base_against.Evidence) -> tuple[list[str], dict[str, float]]:
+    """Every section that needs real pictures, and their figures for the curve."""
     line = base_against.sex_line(evidence)
     sexes = base_against.sexes_right(line, evidence.seen.judge, [one.labels for one in evidence.asked])
-    print(tables.steering(evidence.asked, evidence.seen, sexes) + "\n")
     distances, figures = base_against.distances(evidence)
-    print(distances + "\n")
     memorisation, more = base_against.memorisation(evidence)
-    print(memorisation + "\n")
-    print(base_against.skew(evidence, sexes) + "\n")
-    print(base_against.probe(evidence, line))
-    return figures | more
+    steering = tables.steering(evidence.asked, evidence.seen, sexes)
+    skew, probe = base_against.skew(evidence, sexes), base_against.probe(evidence, line)
+    return [steering, distances, memorisation, skew, probe], figures | more
 
 
 if __name__ == "__main__":

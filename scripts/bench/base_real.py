@@ -9,7 +9,7 @@ import numpy as np
 from base_samples import GROUPS
 from captions import SEX_WORDS, load_words
 from distances import Pool
-from pictures import held_out_split, load_pixels, numbered, read_pictures
+from pictures import held_out_split, load_pixels, numbered, one_each_first, read_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Real:
         facts: what the source says of each: sex, expression, group.
         kinds: (n,) the source.
         people: (n,) a number of each person, of its own for each picture whose person is not known.
-        trained, held_out: indices, both in random order.
+        trained: indices in random order, one picture of everybody before anybody's second.
+        held_out: indices of one picture of each person held out, in random order.
     """
 
     pixels: np.ndarray
@@ -32,10 +33,6 @@ class Real:
     people: np.ndarray
     trained: np.ndarray
     held_out: np.ndarray
-
-    def unseen(self) -> np.ndarray:
-        """Indices of the held-out pictures of people whom no training picture shows, as far as the sources say."""
-        return self.held_out[~np.isin(self.people[self.held_out], self.people[self.trained])]
 
     def pool(self, rows: np.ndarray, vectors: np.ndarray) -> Pool:
         """The pictures `rows` with a face, whose vectors are `vectors`."""
@@ -56,13 +53,14 @@ def read_real(pictures: Path, cache: Path) -> Real:
     told = [(picture.source, picture.person, picture.facts) for picture in read_pictures(pictures)]
     if not len(pixels) == len(words) == len(told):
         raise SystemExit(f"{cache}: pixels.npy and words.json are not those of {pictures}")
-    trained, held_out = held_out_split(len(told))
+    people = numbered([(source, person) for source, person, _ in told])
+    split = held_out_split(people)
     return Real(
         pixels,
         words,
         [facts for _, _, facts in told],
         np.array([source for source, _, _ in told]),
-        numbered([(source, person) for source, person, _ in told]),
-        np.random.default_rng(1).permutation(trained),
-        held_out,
+        people,
+        one_each_first(np.random.default_rng(1).permutation(split.train), people),
+        split.held_out,
     )

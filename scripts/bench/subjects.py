@@ -4,7 +4,7 @@
 
 FOLDER holds one folder of photos a person. The default recipe is used unless `--recipe` or `--set` say otherwise.
 A subject whose run is there already is read back, so an interrupted benchmark goes on where it stopped. The table
-replaces what stands between the two markers in the file.
+replaces what stands between the two marks called `--mark` in the file.
 
 `--groups` names a JSON file, {"alice": {"sex": "woman"}, ...}, of whatever you know of the people;
 a second table then shows the means by each of these words, and by how like a person the base is without any adapter.
@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from pages import write_table
 
 from trainer.evaluate.strength import checkpoint_name
 
-START, END = "<!-- subjects: start -->", "<!-- subjects: end -->"
 HEADER = (
     "| subject | photos fit/select/report | identity | ceiling | floor strangers | floor base | of_ceiling "
     "| base of_ceiling | copying | leak | prompt | detected | step | fit s | total s |"
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="portrait-tiny")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--mark", default="subjects", help="name of the table's marks")
     parser.add_argument("--groups", type=Path)
     args = parser.parse_args()
     names = args.only or sorted(path.name for path in args.subjects.iterdir() if path.is_dir())
@@ -52,8 +53,7 @@ def main() -> None:
         text += "\n\n" + group_table(cards, json.loads(args.groups.read_text()))
     print(text)
     if args.table:
-        before, _, rest = args.table.read_text().partition(START)
-        args.table.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+        write_table(args.table, args.mark, text)
 
 
 def scored(name: str, args: argparse.Namespace) -> dict | str:

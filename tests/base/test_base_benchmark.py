@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import base_against
-import base_faces
 import base_samples
 import base_tables
 import check_autoencoder
+import kept_faces
 import numpy as np
+import pages
 import pytest
 from base_real import Real, read_real
 from pictures import framed, numbered, read_pictures
@@ -62,28 +63,27 @@ def faces(demo_files: list[Path], count: int) -> list[np.ndarray]:
 
 def test_vectors_are_kept_by_pixels(weights: Path, demo_files: list[Path], tmp_path: Path) -> None:
     pictures = [*faces(demo_files, 2), np.zeros((128, 128, 3), np.uint8)]
-    vectors = base_faces.embedded(pictures, "onnx", weights, tmp_path)
+    vectors = kept_faces.embedded(pictures, "onnx", weights, tmp_path)
     assert vectors.any(1).tolist() == [True, True, False]
     (kept,) = tmp_path.iterdir()
     np.save(kept, vectors + 1)  # what is kept is what comes back
-    assert np.array_equal(base_faces.embedded(pictures, "onnx", weights, tmp_path), vectors + 1)
+    assert np.array_equal(kept_faces.embedded(pictures, "onnx", weights, tmp_path), vectors + 1)
     other = [pictures[1], pictures[0], pictures[2]]
-    assert np.allclose(base_faces.embedded(other, "onnx", weights, tmp_path), vectors[[1, 0, 2]], atol=1e-5)
-    words = base_faces.words_in(pictures, weights, tmp_path)
+    assert np.allclose(kept_faces.embedded(other, "onnx", weights, tmp_path), vectors[[1, 0, 2]], atol=1e-5)
+    words = kept_faces.words_in(pictures, weights, tmp_path)
     assert words[0]
     assert words[2] == []
-    assert base_faces.words_in(pictures, weights, tmp_path) == words
+    assert kept_faces.words_in(pictures, weights, tmp_path) == words
 
 
-def test_who_is_in_a_training_picture_is_not_unseen() -> None:
+def test_people_are_numbered_by_source_and_only_those_with_a_face_are_pooled() -> None:
     people = numbered([("a", 1), ("a", 2), ("a", 1), ("b", 1), ("a", None), ("a", None)])
     assert people[0] == people[2]
     assert len(set(people)) == 5
     real = Real(
         np.zeros((6, 1, 1, 3), np.uint8), [["person"]] * 6, [{}] * 6, np.array(["a"] * 6), people,
-        trained=np.array([0, 1, 4]), held_out=np.array([5, 2, 3]),
+        trained=np.array([0, 1, 4]), held_out=np.array([5, 3]),
     )  # fmt: skip
-    assert real.unseen().tolist() == [5, 3]
     pool = real.pool(np.array([3, 5]), np.array([[1.0, 0.0], [0.0, 0.0]]))
     assert pool.people.tolist() == [people[3]]
 
@@ -170,3 +170,14 @@ def test_a_picture_lying_on_its_side_is_trained_on_upright_and_no_picture_is_nam
     (tmp_path / "side.png").write_bytes(b"no picture")
     with pytest.raises(SystemExit, match=r"side\.png: cannot be read"):
         list(read_pictures(tmp_path))
+
+
+def test_a_table_replaces_its_own_and_nothing_else_of_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n")
+    pages.write_table(page, "a", "one")
+    pages.write_table(page, "b", "two")
+    pages.write_table(page, "a", "three\n")
+    assert page.read_text() == (
+        "# Title\n\n<!-- a: start -->\nthree\n<!-- a: end -->\n\n<!-- b: start -->\ntwo\n<!-- b: end -->\n"
+    )

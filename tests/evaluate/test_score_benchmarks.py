@@ -102,7 +102,7 @@ def test_a_table_of_people_and_of_groups_goes_into_the_page(
     shutil.copytree(at_home / "subjects/zelda/photos", at_home / "people/zelda")
     shutil.copytree(at_home / "runs", at_home / "bench/runs", symlinks=True)
     (at_home / "groups.json").write_text(json.dumps({"zelda": {"sex": "woman"}}))
-    (at_home / "page.md").write_text(f"before\n{subjects.START}\nold\n{subjects.END}\nafter\n")
+    (at_home / "page.md").write_text("before\n\n<!-- subjects: start -->\nold\n<!-- subjects: end -->\nafter\n")
     arguments = ["--subjects", "people", "--out", "bench", "--groups", "groups.json", "--table", "page.md", *fast]
     lines = said(subjects.main, monkeypatch, capsys, *arguments)
     page = (at_home / "page.md").read_text()

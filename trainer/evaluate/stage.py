@@ -58,13 +58,13 @@ class Evaluator:
         asked = list(checkpoints if s.choose == "best" else checkpoints[-1:])
         candidates = [self.candidate(checkpoint) for checkpoint in asked]
         chosen = choose(candidates, s.copying_limit)
-        if s.choose == "best" and self._is_deaf(chosen):
+        if s.choose == "best" and self._needs_less(chosen):
             asked += weaker(checkpoints[-1], s.strengths, self.folder / STRENGTHS)
             candidates += [self.candidate(checkpoint) for checkpoint in asked[len(candidates) :]]
             chosen = choose(candidates, s.copying_limit)
         return candidates, asked[candidates.index(chosen)]
 
-    def _is_deaf(self, candidate: Candidate) -> bool:
+    def _needs_less(self, candidate: Candidate) -> bool:
         """Whether it shows so little of what is asked for that less of it may be more; CLIPScore has no such scale."""
         return self.scorer == probe.NAME and candidate.prompt is not None and candidate.prompt < DEAF
 

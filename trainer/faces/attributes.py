@@ -21,6 +21,9 @@ TURN = 0.16  # nose tip's distance from the middle of the eyes, in eye distances
 SIDE_LIGHT = 0.15  # relative brightness difference of the face's halves from which light comes from a side
 DARK, BRIGHT = 95.0, 165.0  # mean gray level of the face
 CLOSE, WIDE = 0.68, 0.57  # face width as a share of the picture's side
+# Face width of the distances between eyes and from eyes to mouth, joined: on 400 pictures and their mirror images it
+# varies by 0.010 of the picture's side, the detector's box by 0.030 (means agree at this factor).
+WIDTH_OF_LANDMARKS = 1.5
 PLAIN = 30.0  # standard deviation of the picture's upper border, in levels, under which a background is plain
 SMILE, NO_SMILE = 0.6, 0.3  # probability of happiness
 HAPPY = 3  # index of that class in fr_expression.onnx
@@ -66,7 +69,7 @@ class AttributeReader:
             pose=pose(face.landmarks),
             light=light(gray, face),
             brightness=brightness(gray, face),
-            framing=framing(math.sqrt(rgb_u8.shape[0] * rgb_u8.shape[1]), face.width),
+            framing=framing(math.sqrt(rgb_u8.shape[0] * rgb_u8.shape[1]), face_width(face.landmarks)),
             background=background(gray),
             expression=expression or (self._smile(rgb_u8, face) if smile else None),
         )
@@ -125,9 +128,16 @@ def brightness(gray: RGB, face: Face) -> str | None:
     return "dark" if level < DARK else "bright" if level > BRIGHT else None
 
 
-def framing(picture_side: float, face_width: float) -> str:
+def face_width(landmarks: Floats) -> float:
+    """Width in pixels that a frontal face of this size would have; turning or nodding alone hardly changes it."""
+    eye_a, eye_b, _, mouth_a, mouth_b = landmarks
+    apart, below = np.linalg.norm(eye_b - eye_a), np.linalg.norm((mouth_a + mouth_b - eye_a - eye_b) / 2)
+    return WIDTH_OF_LANDMARKS * math.hypot(float(apart), float(below))
+
+
+def framing(picture_side: float, width: float) -> str:
     """`close-up`, `medium shot` or `wide shot`; a picture that is no square counts as the square of its area."""
-    share = face_width / picture_side
+    share = width / picture_side
     return "close-up" if share > CLOSE else "wide shot" if share < WIDE else "medium shot"
 
 

@@ -48,7 +48,7 @@ class Settings:
     text_encoder_rate: float | None = None
     new_tokens: int = 0
     token_rate: float = 1.0
-    token_init: str | None = None
+    token_init: str = "person"
     token_until: float = 1.0
     stop_after: int | None = None
     trackers: Sequence[str] = ()

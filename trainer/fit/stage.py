@@ -51,7 +51,7 @@ def fit(
     found = read_samples(samples)
     if settings.new_tokens:
         check_apart(found, settings.trigger)
-        base.learn_word(settings.trigger, settings.new_tokens, settings.token_init or "person")
+        base.learn_word(settings.trigger, settings.new_tokens, settings.token_init)
     reading = check_reading(found, base, settings.trigger, settings.mirror, console, not settings.new_tokens)
     rng = np.random.default_rng((settings.seed, 5))
     wordings = [wordings_of(sample.caption, settings.wordings, settings.word_dropout, rng) for sample in found]

@@ -25,7 +25,7 @@ from trainer.prepare.sheet import Refused, write_sheet
 from trainer.records import Crop, Framed, Photo, PhotoFile, Rejection, Split
 
 __all__ = ["VERSION", "Eyes", "Settings", "prepare", "read_framed", "read_split"]
-VERSION = 6  # part of the fingerprint: raise it when the stage's output changes
+VERSION = 7  # part of the fingerprint: raise it when the stage's output changes
 
 
 def prepare(

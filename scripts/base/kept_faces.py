@@ -32,14 +32,24 @@ def embedded(pictures: Sequence[RGB], engine: str, weights: Path, cache: Path) -
     return np.concatenate([part if part.shape[1] else np.zeros((len(part), width), np.float32) for part in rows])
 
 
-def words_in(pictures: Sequence[RGB], weights: Path, cache: Path) -> list[list[str]]:
-    """The probe's words of each picture's main face; none where no face is found."""
+def words_in(
+    pictures: Sequence[RGB], weights: Path, cache: Path, expressions: Sequence[str | None] | None = None
+) -> list[list[str]]:
+    """The probe's words of each picture's main face; none where no face is found.
+
+    A known one of the `expressions` is not measured.
+    """
     detector, reader = get_detector(weights), AttributeReader(weights)
     words: list[list[str]] = []
-    for chunk, file in _chunks(pictures, cache, "words", WEIGHTS["fr_expression.onnx"].sha256, ".json"):
+    model = f"{WEIGHTS['fr_expression.onnx'].sha256} {expressions}"
+    for chunk, file in _chunks(pictures, cache, "words", model, ".json"):
         if not file.exists():
-            found = [(picture, max(detector.detect(picture), key=lambda f: f.width, default=None)) for picture in chunk]
-            read = [reader.read(picture, face).words() if face else [] for picture, face in found]
+            told = expressions[len(words) :] if expressions else [None] * len(chunk)
+            found = [max(detector.detect(picture), key=lambda face: face.width, default=None) for picture in chunk]
+            read = [
+                reader.read(picture, face, expression).words() if face else []
+                for picture, face, expression in zip(chunk, found, told, strict=False)
+            ]
             file.with_suffix(".part").write_text(json.dumps(read))
             file.with_suffix(".part").replace(file)
         words += json.loads(file.read_text())
