@@ -2,12 +2,12 @@
 
     python scripts/demo_subject.py --base trainer/bases/portrait_tiny --out subjects/demo
 
-One portrait is sampled, varied by partial noising (SDEdit, arXiv 2108.01073) with other prompts, and the variants that
-the gate still takes for the same person fit an adapter. Its pictures, asked for in other poses, moods and lights, are
-the photos where the gate finds the same person and the whole face lies in the frame, each relit, tilted and cut a
-little, as another room and camera would have it. The judge has no say in any of it; its pairwise cosines are reported.
+One portrait is sampled. Its own noise, mixed with a little of some other noise and asked for other poses, moods and
+lights, gives more pictures; those that the gate takes for one person, with the whole face in the frame, are the photos,
+each relit, tilted and cut a little, as another room and camera would have it. The judge has no say in any of it; its
+pairwise cosines are reported.
 
-Every picture and the fit are kept in WORK, in a folder a base and seed: a stopped run goes on.
+Every picture is kept in WORK, in a folder a base and seed: a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from trainer.bases.base import get_base, resolve_precision
+from trainer.bases.base import get_base
+from trainer.bases.files import Source, load_pipeline
 from trainer.console import Console
 from trainer.evaluate.judge import Seen, look
 from trainer.faces.align import crop_square
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import get_detector, get_embedder
-from trainer.fit.checkpoint import find_checkpoints
-from trainer.fit.stage import Settings, fit
 from trainer.weights import cache_folder
 
 SUBJECT = "woman, young, color photo"
@@ -38,19 +38,13 @@ POSES = ("facing front", "turned left", "turned right")
 EXPRESSIONS = ("smiling", "neutral expression")
 LIGHTS = ("even light", "light from the left", "light from the right", "bright")
 PROMPTS = [f"{pose}, {mood}, {light}" for pose in POSES for mood in EXPRESSIONS for light in LIGHTS]
-SAMPLING = {"steps": 20, "guidance": 2.0, "batch_size": 8}
-VARIANTS_PER_PROMPT = 3
-STRENGTHS = (0.4, 0.5, 0.6)
+SAMPLING = {"num_inference_steps": 20, "guidance_scale": 4.0}
+PORTRAITS = 16
+OTHER_NOISE = (0.1, 0.2, 0.3, 0.4)  # its share of the variance, a picture each
 SAME_PERSON = 0.45  # the gate's cosine to the first portrait
-CONSENSUS = 0.7  # and of the adapter's pictures to their mean
+CONSENSUS = 0.6  # and to the mean of those
 LOWEST_MOUTH = 0.8  # of the picture's height
 TILT_DEG, CLOSEST, SIDE_LIGHT = 5.0, 0.9, 0.2
-FIT = Settings(
-    trigger="ohwx", steps=240, batch_size=8, checkpoint_every=240, rank=16, alpha=16, targets="attention+conv",
-    learning_rate=1e-3, warmup_steps=20, weight_decay=0.01, min_snr_gamma=None, face_weight=2.0, caption_dropout=0.0,
-    wordings=4, word_dropout=0.5, prior_batch=4, prior_rows=192, prior_pictures=0, mirror=True, max_grad_norm=1.0,
-    seed=0,
-)  # fmt: skip
 PHOTOS = 24
 PHOTO_PX = 256
 
@@ -63,103 +57,55 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     maker = Maker(args.base, args.work, args.seed)
-    portrait = maker.portrait()
-    variants = maker.variants(portrait)
-    adapter = maker.adapter([(portrait, "facing front"), *variants])
-    pictures = maker.pictures(adapter)
-    maker.write(maker.spread(pictures), args.out)
+    maker.write(maker.spread(maker.variants(*maker.portrait())), args.out)
 
 
 class Maker:
     """The base, the face models and the steps from one portrait to the photos."""
 
     def __init__(self, base: str, work: Path, seed: int) -> None:
-        self.base_folder, self.seed = base, seed
+        self.seed = seed
         self.console = Console()
         self.base = get_base("portrait-tiny", base)
+        self.pipeline = load_pipeline(StableDiffusionPipeline, Source(base), safety_checker=None)
+        self.pipeline.set_progress_bar_config(disable=True)
         self.work = work / f"{self.base.sha256[:12]}-{seed}"
         self.detector = get_detector(cache_folder())
         self.gate = get_embedder("dlib", cache_folder())
         self.judge = get_embedder("onnx", cache_folder())
         self.attributes = AttributeReader(cache_folder())
 
-    def portrait(self) -> np.ndarray:
-        """The sharpest of 16 portraits with one face that looks at the camera in even light."""
+    def portrait(self) -> tuple[np.ndarray, torch.Tensor]:
+        """The sharpest of some portraits with one face that looks at the camera in even light, and its noise."""
         prompt = f"photo of {SUBJECT}, facing front, neutral expression, even light, plain background"
-        pictures = self.sample([prompt] * 16, [1000 * self.seed + i for i in range(16)], "portraits")
+        noises = [self.noise(index) for index in range(PORTRAITS)]
         scored = []
-        for picture in pictures:
+        for picture, noise in zip(self.sample([prompt] * PORTRAITS, noises, "portraits"), noises, strict=True):
             faces = self.detector.detect(picture)
             if len(faces) == 1 and self.attributes.read(picture, faces[0]).pose == "facing front":
                 sharp = cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var()
-                scored.append((faces[0].score > 0.95, sharp, picture))
-        return max(scored, key=lambda row: row[:2])[2]
+                scored.append((faces[0].score > 0.95, sharp, picture, noise))
+        if not scored:
+            raise SystemExit(
+                f"none of {PORTRAITS} portraits shows one face from the front; try another --seed or --base"
+            )
+        return max(scored, key=lambda row: row[:2])[2:]
 
-    def variants(self, portrait: np.ndarray) -> list[tuple[np.ndarray, str]]:
-        """Variants by partial noising that the gate takes for the same person, with what they were asked to show."""
-        from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
-
-        from trainer.bases.files import Source, load_pipeline
-
-        stock = load_pipeline(StableDiffusionPipeline, Source(self.base_folder), safety_checker=None)
-        pipeline = StableDiffusionImg2ImgPipeline(**stock.components, requires_safety_checker=False)
-        pipeline.set_progress_bar_config(disable=True)
-        jobs = [(words, strength) for words in PROMPTS for strength in STRENGTHS]
-        start = torch.from_numpy(portrait).permute(2, 0, 1)[None].float() / 255
-        made = []
-        for index, (words, strength) in enumerate(self.console.track(jobs, "variants", len(jobs))):
-            file = self.file("variants", index)
-            if not file.exists():
-                image = pipeline(
-                    prompt=f"photo of {SUBJECT}, {words}", image=start, strength=strength, num_inference_steps=30,
-                    guidance_scale=3.0, generator=torch.Generator().manual_seed(self.seed * 1000 + index),
-                    output_type="np",
-                ).images[0]  # fmt: skip
-                keep(file, (image * 255).round().astype(np.uint8))
-            made.append((np.asarray(Image.open(file)), words))
-        kept = self.same_person(made, self.gate_vector(portrait))
-        self.console.say(f"{len(kept)} of {len(made)} variants are the same person to the gate")
-        return kept
-
-    def adapter(self, samples: list[tuple[np.ndarray, str]]) -> Path:
-        """Fit an adapter on the variants; returns its file."""
-        folder = self.work / "samples"
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        lines = []
-        for index, (picture, words) in enumerate(samples):
-            face = self.detector.detect(picture)[0]
-            Image.fromarray(picture).save(folder / f"images/{index:04d}.png")
-            line = {"file_name": f"images/{index:04d}.png", "text": f"photo of ohwx {SUBJECT}, {words}"}
-            lines.append(line | {"face_box": [float(np.clip(v / 128, 0, 1)) for v in face.box]})
-        (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        fitted = self.work / "fit"
-        fitted.mkdir(exist_ok=True)
-        fit(
-            folder,
-            get_base("portrait-tiny", self.base_folder, precision=resolve_precision("auto")),
-            FIT,
-            fitted,
-            self.console,
-        )
-        return find_checkpoints(fitted)[-1].adapter
-
-    def pictures(self, adapter: Path) -> list[tuple[np.ndarray, str]]:
-        """Pictures of the person by the adapter, kept by the gate's consensus."""
-        self.base.use_adapter(adapter)
-        words = [text for text in PROMPTS for _ in range(VARIANTS_PER_PROMPT)]
-        prompts = [f"photo of ohwx {SUBJECT}, {text}" for text in words]
-        made = self.sample(prompts, [self.seed * 1000 + 500 + i for i in range(len(prompts))], "photos")
-        seen = look(made, self.detector, self.gate)
-        consensus = seen.vectors[seen.detected > 0].mean(0)
-        unit = consensus / np.linalg.norm(consensus)
-        kept = self.same_person(list(zip(made, words, strict=True)), unit, CONSENSUS)
+    def variants(self, portrait: np.ndarray, own: torch.Tensor) -> list[np.ndarray]:
+        """Pictures of the same person, as the gate sees it, in every pose, mood and light asked for."""
+        jobs = [(words, share) for words in PROMPTS for share in OTHER_NOISE]
+        noises = [mixed(own, self.noise(PORTRAITS + index), share) for index, (_, share) in enumerate(jobs)]
+        made = self.sample([f"photo of {SUBJECT}, {words}" for words, _ in jobs], noises, "variants")
+        alike = self.same_person(made, self.gate.embed(portrait, self.detector.detect(portrait)[0]), SAME_PERSON)
+        mean = look(alike, self.detector, self.gate).vectors.mean(0)
+        kept = self.same_person(alike, mean / np.linalg.norm(mean), CONSENSUS)
         self.console.say(f"{len(kept)} of {len(made)} pictures are the same person to the gate")
         return kept
 
-    def spread(self, pictures: list[tuple[np.ndarray, str]]) -> list[np.ndarray]:
+    def spread(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
         """`PHOTOS` of them, each mood and pose that the probe reads in turn."""
         kinds: dict[tuple[str | None, str | None], list[np.ndarray]] = {}
-        for picture, _ in pictures:
+        for picture in pictures:
             if self.whole(picture):
                 shown = self.attributes.read(picture, self.detector.detect(picture)[0])
                 kinds.setdefault((shown.expression, shown.pose), []).append(picture)
@@ -215,29 +161,31 @@ class Maker:
         faces = self.detector.detect(picture)
         return len(faces) == 1 and float(faces[0].landmarks[3:, 1].max()) < LOWEST_MOUTH * picture.shape[0]
 
-    def sample(self, prompts: list[str], seeds: list[int], label: str) -> list[np.ndarray]:
-        files = [self.file(label, index) for index in range(len(prompts))]
-        missing = [index for index, file in enumerate(files) if not file.exists()]
+    def noise(self, index: int) -> torch.Tensor:
+        """(channels, side, side) unit noise."""
+        shape = self.pipeline.unet.config.in_channels, *[self.pipeline.unet.config.sample_size] * 2
+        return torch.randn(shape, generator=torch.Generator().manual_seed(1000 * self.seed + index))
 
-        def made(index: int, picture: np.ndarray) -> None:
-            keep(files[missing[index]], picture)
-            tick()
-
-        with self.console.progress(label, len(missing)) as tick:
-            self.base.sample([prompts[i] for i in missing], [seeds[i] for i in missing], **SAMPLING, on_picture=made)
+    def sample(self, prompts: list[str], noises: list[torch.Tensor], label: str) -> list[np.ndarray]:
+        """A picture of each prompt and noise, made alone, so that it is the same after a stop."""
+        files = [self.work / label / f"{index:04d}.png" for index in range(len(prompts))]
+        for prompt, noise, file in self.console.track(
+            list(zip(prompts, noises, files, strict=True)), label, len(files)
+        ):
+            if not file.exists():
+                (picture,) = self.pipeline(prompt, latents=noise[None], output_type="np", **SAMPLING).images
+                keep(file, (picture * 255).round().astype(np.uint8))
         return [np.asarray(Image.open(file)) for file in files]
 
-    def file(self, label: str, index: int) -> Path:
-        return self.work / label / f"{index:04d}.png"
+    def same_person(self, pictures: list[np.ndarray], vector: np.ndarray, least: float) -> list[np.ndarray]:
+        """Those of the pictures whose largest face is as like `vector` to the gate."""
+        cosines = look(pictures, self.detector, self.gate).cosines(vector[None])[:, 0]
+        return [picture for picture, cosine in zip(pictures, cosines, strict=True) if cosine >= least]
 
-    def gate_vector(self, picture: np.ndarray) -> np.ndarray:
-        return self.gate.embed(picture, self.detector.detect(picture)[0])
 
-    def same_person(
-        self, pictures: list[tuple[np.ndarray, str]], vector: np.ndarray, least: float = SAME_PERSON
-    ) -> list[tuple[np.ndarray, str]]:
-        seen = look([picture for picture, _ in pictures], self.detector, self.gate)
-        return [row for row, cosine in zip(pictures, seen.cosines(vector[None])[:, 0], strict=True) if cosine >= least]
+def mixed(own: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
+    """Unit noise of two; `share`, 0 to 1, is the other's part of the variance."""
+    return (1 - share) ** 0.5 * own + share**0.5 * other
 
 
 def keep(file: Path, picture: np.ndarray) -> None:
