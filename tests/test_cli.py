@@ -22,6 +22,7 @@ COMMANDS = (
     "compare",
     "plan",
     "replay",
+    "doctor",
     "lock",
     "inspect",
     "convert",

@@ -1,4 +1,4 @@
-"""The commands for what a run stands on: recipes and the pinned face model files."""
+"""The commands for what a run stands on: recipes, the pinned face model files, and the machine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,32 @@ DEFAULT_RECIPE = "portrait-tiny"
 
 
 def add_part_commands(app: typer.Typer) -> None:
-    """Put `recipe` and `weights` on the app."""
+    """Put `recipe`, `weights` and `doctor` on the app."""
     app.add_typer(_recipe_commands(), name="recipe")
     app.add_typer(_weights_commands(), name="weights")
+    app.command()(doctor)
+
+
+def doctor(json: Json = False) -> None:
+    """Say whether this machine is ready for a run, and how to mend what is not."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from dataclasses import asdict
+        from pathlib import Path
+
+        from trainer.doctor import look_around
+        from trainer.errors import NotReady
+
+        found = look_around(Path.cwd())
+        console.table("doctor", [(f.what, f.state, f.says, f.hint) for f in found], ("what", "state", "found", "mend"))
+        broken = [f for f in found if f.state == "broken"]
+        result = {"ready": not broken, "findings": [asdict(f) for f in found]}
+        if broken:
+            raise NotReady(f"not ready: {', '.join(f.what for f in broken)}", broken[0].hint, result)
+        console.result("ready")
+        return result
+
+    carry_out("doctor", json, work)
 
 
 def _recipe_commands() -> typer.Typer:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from trainer.console import Console
-from trainer.errors import GateMissed, Interrupted, MissingPartError, TrainerError
+from trainer.errors import Interrupted, MissingPartError, TrainerError
 from trainer.processes import index
 
 Work = Callable[[Console], dict[str, Any]]
@@ -29,10 +29,8 @@ def carry_out(command: str, json: bool, work: Work, follow: Callable[[Console], 
     result: dict[str, Any] | None = None
     try:
         result = work(console)
-    except GateMissed as missed:
-        error, result = missed, missed.result
     except TrainerError as problem:
-        error = problem
+        error, result = problem, problem.result
     except KeyboardInterrupt:
         error = Interrupted("stopped; every finished step is kept", "run the same command again: it resumes")
     except Exception as bug:

@@ -7,6 +7,7 @@ TrainerError            code, exit status, message, hint
 ├── DivergedError       2    the loss is no longer a number: the recipe cannot be used on these photos
 ├── PhotosError         3    the photos cannot be used
 ├── MissingPartError    4    weights, an extra, memory or disk space is missing
+│   └── NotReady        4    the machine lacks something that every run needs
 ├── GateMissed          5    the adapter is written, but scored below the recipe's gate
 ├── IntegrityError      6    a hash, a lock or the export parity does not hold
 └── Interrupted         130  stopped by the user, or with a process of the same run; the same command resumes
@@ -23,15 +24,17 @@ class TrainerError(Exception):
     Args:
         message: what was found, and where (file, key, stage).
         hint: what to do next, as the user would type it.
+        result: what the command has to say all the same.
     """
 
     code = "error"
     exit_status = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", result: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.result = result
 
 
 class UsageError(TrainerError):
@@ -68,6 +71,10 @@ class MissingPartError(TrainerError):
     code, exit_status = "missing", 4
 
 
+class NotReady(MissingPartError):
+    """Raise this when the machine lacks something that every run needs; `result` is all that was found."""
+
+
 class DivergedError(TrainerError):
     """Raise this when the loss is no longer a number: the recipe's rates do not suit the photos."""
 
@@ -78,10 +85,6 @@ class GateMissed(TrainerError):
     """Raise this after the export when the likeness is below `evaluate.gate`; `result` is the run's summary."""
 
     code, exit_status = "gate", 5
-
-    def __init__(self, message: str, hint: str = "", result: dict[str, Any] | None = None) -> None:
-        super().__init__(message, hint)
-        self.result = result
 
 
 class IntegrityError(TrainerError):
