@@ -39,14 +39,15 @@ class Budget:
         return self.share(step, spent_s) >= 1
 
 
-def add_arguments(parser: argparse.ArgumentParser, batch: int, save_s: float) -> None:
-    """The arguments of both trainings; `batch` and `save_s` are what the shipped weights were trained with."""
+def add_arguments(parser: argparse.ArgumentParser, batch: int, rate: float, save_s: float) -> None:
+    """The arguments of both trainings; the defaults are what the shipped weights were trained with."""
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("build/base"))
     until = parser.add_mutually_exclusive_group()
     until.add_argument("--minutes", type=float, default=MINUTES, help="training time in all, over every resume")
     until.add_argument("--steps", type=int, help="instead: steps in all; the same weights every time")
     parser.add_argument("--batch", type=int, default=batch, help="pictures a step")
+    parser.add_argument("--rate", type=float, default=rate, help="highest learning rate")
     parser.add_argument("--save-s", type=float, default=save_s, help="seconds between two saved states")
     parser.add_argument("--device", default=best_device().type, help="cpu, cuda or mps; cuda is the quickest")
 
@@ -58,6 +59,13 @@ def budget_of(args: argparse.Namespace) -> Budget:
     return Budget(args.minutes, args.steps)
 
 
-def autocast(device: torch.device, wanted: bool = True) -> torch.autocast:
-    """bf16 arithmetic where the hardware computes it natively and it is `wanted`; weights stay in full precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and resolve_precision("auto", device) == "bf16")
+def device_of(args: argparse.Namespace) -> torch.device:
+    """The device, with fp32 products of tensor cores where it has any; noise and weights keep their full precision."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    return torch.device(args.device)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 arithmetic where the hardware computes it natively; weights stay in full precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision("auto", device) == "bf16")

@@ -11,6 +11,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +133,8 @@ def load_pixels(pictures: Path, cache: Path) -> npt.NDArray[np.uint8]:
     """(n, 128, 128, 3) uint8, decoded once and memory-mapped afterwards."""
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
-        save_whole(cache, np.stack([framed(picture) for picture in read_pictures(pictures)]))
+        with ThreadPoolExecutor() as threads:  # the decoders work outside the interpreter's lock
+            save_whole(cache, np.stack(list(threads.map(framed, read_pictures(pictures)))))
     return np.load(cache, mmap_mode="r")
 
 

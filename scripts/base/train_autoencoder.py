@@ -18,7 +18,9 @@ import checkpoint
 import numpy as np
 import torch
 import torch.nn.functional as F
-from budget import add_arguments, autocast, budget_of
+from ahead import ahead
+from averaging import averaged
+from budget import add_arguments, budget_of, device_of
 from pictures import SIZE_PX, held_out_split, load_pixels, people_of, to_tensor
 from safetensors.torch import load_file, save_file
 
@@ -111,42 +113,35 @@ def psnr(model, pixels: np.ndarray) -> float:
     return float((-10 * mse.log10()).mean())
 
 
-def running_average(average: torch.Tensor, value: torch.Tensor, step: torch.Tensor | int) -> torch.Tensor:
-    """Exponential average whose memory grows from 10 to 1,000 steps, so that it forgets the random start."""
-    decay = min(0.999, (1 + int(step)) / (10 + int(step)))
-    return average.lerp(value, 1 - decay)
-
-
-def learning_rate(spent: float) -> float:
+def rate_share(spent: float) -> float:
     """Warm-up over the first 2%, then a cosine to 3%; `spent` is the share of the time or steps used, 0 to 1."""
     warm = min(1.0, spent / 0.02)
-    return PEAK_LR * warm * (0.03 + 0.97 * 0.5 * (1 + float(np.cos(np.pi * min(spent, 1.0)))))
+    return warm * (0.03 + 0.97 * 0.5 * (1 + float(np.cos(np.pi * min(spent, 1.0)))))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, batch=BATCH, save_s=150)
+    add_arguments(parser, batch=BATCH, rate=PEAK_LR, save_s=150)
     parser.add_argument("--channels", type=int, default=LATENT_CHANNELS, help="latent channels")
     args = parser.parse_args()
-    budget, device = budget_of(args), torch.device(args.device)
+    budget, device = budget_of(args), device_of(args)
 
     torch.manual_seed(0)
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
     split = held_out_split(people_of(args.pictures))
     train_pixels, check_pixels = pixels[split.train], pixels[np.sort(split.held_out[:64])]
     model = build_autoencoder(args.channels).to(device)
-    average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-3)
+    average = averaged(model, share=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
     parts = {"model": model, "average": average, "optimizer": optimizer}
     step, spent_s = checkpoint.resume(args.out / "autoencoder.state.pt", parts)
+    drawn = ahead(lambda n: crops(train_pixels, args.batch, np.random.default_rng((1, n))), step)
 
     started, saved_at = time.monotonic() - spent_s, time.monotonic()
     while not budget.is_used(step, spent_s):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(budget.share(step, spent_s))
-        x = crops(train_pixels, args.batch, np.random.default_rng((1, step))).to(device)
-        with autocast(device, wanted=device.type == "cuda"):  # on CPUs its small convolutions gain nothing
-            loss = loss_of(model, x, step)
+            group["lr"] = args.rate * rate_share(budget.share(step, spent_s))
+        loss = loss_of(model, next(drawn).to(device), step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -12,12 +12,17 @@ import argparse
 import copy
 import shutil
 import time
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import checkpoint
 import numpy as np
 import torch
-from budget import add_arguments, autocast, budget_of
+from ahead import ahead
+from averaging import averaged
+from budget import add_arguments, autocast, budget_of, device_of
 from captions import caption, load_words
 from networks import TEXT_TOKENS, UNET_WIDTHS, build_text_encoder, build_unet, write_tokenizer
 from pictures import held_out_split, load_pixels, people_of, save_whole, to_tensor
@@ -29,7 +34,6 @@ BATCH = 64
 ENCODED = 1024  # pictures whose latents are kept at once
 PEAK_LR = 6e-4
 WARMUP_STEPS = 300
-AVERAGED_STEPS = 150  # memory of the weights' average; some thousand steps in all allow no longer one
 TEXT_LR_SHARE = 0.1
 CROSS_ATTENTION_LR_SHARE = 3.0
 SCHEDULE = {
@@ -55,9 +59,9 @@ def latents_of(pixels: np.ndarray, out: Path, device: torch.device) -> tuple[np.
         parts.mkdir(exist_ok=True)
         model = load_autoencoder(out).to(device)
         files = [parts / f"{start:07}.npy" for start in range(0, len(pixels), ENCODED)]
-        for start, file in enumerate(files):
+        for index, file in enumerate(files):
             if not file.exists():
-                save_whole(file, encoded(model, pixels[start * ENCODED : (start + 1) * ENCODED], device))
+                save_whole(file, encoded(model, pixels[index * ENCODED : (index + 1) * ENCODED], device))
         save_whole(cache, np.concatenate([np.load(file) for file in files]))
         shutil.rmtree(parts)
     latents = np.load(cache, mmap_mode="r")
@@ -77,7 +81,7 @@ def encoded(model, pixels: np.ndarray, device: torch.device) -> np.ndarray:
 
 def main() -> None:
     args = arguments()
-    budget, device = budget_of(args), torch.device(args.device)
+    budget, device = budget_of(args), device_of(args)
 
     from diffusers import DDPMScheduler
 
@@ -89,28 +93,31 @@ def main() -> None:
     train = held_out_split(people_of(args.pictures)).train
     model, tokenizer = build_model(args.out, latents.shape[2], args.size, args.init_from)
     model.to(device)
-    average = torch.optim.swa_utils.AveragedModel(model, avg_fn=running_average)
-    optimizer = torch.optim.AdamW(parameter_groups(model), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=0.01)
-    alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
+    average = averaged(model, share=0.05)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=device.type == "cuda"
+    )
+    drawer = Drawer(latents, scale, words, train, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
     parts = {"model": model, "average": average, "optimizer": optimizer}
     step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts)
+    drawn = ahead(lambda n: drawer.draw(n, args.batch), step)
 
-    started, saved_at, losses = time.monotonic() - spent_s, time.monotonic(), []
+    started, saved_at, losses = time.monotonic() - spent_s, time.monotonic(), deque(maxlen=400)
     while not budget.is_used(step, spent_s):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, budget.share(step, spent_s)) * group["share"]
-        loss = batch_loss(model, tokenizer, latents, words, train, scale, alphas, step, args.batch)
+            group["lr"] = args.rate * rate_share(step, budget.share(step, spent_s)) * group["share"]
+        loss = batch_loss(model, next(drawn), device)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average.update_parameters(model)
-        losses.append(loss.item())
+        losses.append(loss.detach())  # a number would wait for the device
         step += 1
         spent_s = time.monotonic() - started
         if budget.is_used(step, spent_s) or time.monotonic() - saved_at > args.save_s:
             saved_at = time.monotonic()
-            keep(args.out, parts, step, spent_s, float(np.mean(losses[-400:])))
+            keep(args.out, parts, step, spent_s, float(torch.stack(list(losses)).mean()))
             if args.publish:
                 publish(args.out, args.publish, average.module, scale)
     if args.publish and not losses:  # all was trained before, but perhaps not published there
@@ -119,7 +126,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, batch=BATCH, save_s=180)
+    add_arguments(parser, batch=BATCH, rate=PEAK_LR, save_s=180)
     parser.add_argument("--size", choices=UNET_WIDTHS, default="whole", help="of the denoiser")
     parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
     parser.add_argument("--init-from", type=Path, help="pipeline folder to start from where there is no state yet")
@@ -145,9 +152,9 @@ def build_model(out: Path, latent_channels: int, size: str, init_from: Path | No
     return model, tokenizer
 
 
-def learning_rate(step: int, share: float) -> float:
+def rate_share(step: int, share: float) -> float:
     """Warm-up over the first steps, flat, then a line to 3% over the last 30% of the budget."""
-    return PEAK_LR * min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, max(0.03, (1 - share) / 0.3))
+    return min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, max(0.03, (1 - share) / 0.3))
 
 
 def load_published(model, folder: Path) -> None:
@@ -169,38 +176,65 @@ def parameter_groups(model) -> list[dict]:
     ]
 
 
-def running_average(average: torch.Tensor, value: torch.Tensor, step: torch.Tensor | int) -> torch.Tensor:
-    """Exponential average whose memory grows from 10 to AVERAGED_STEPS steps."""
-    decay = min(1 - 1 / AVERAGED_STEPS, (1 + int(step)) / (10 + int(step)))
-    return average.lerp(value, 1 - decay)
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a step learns from: noised latents, their (n,) noise levels, (n, TEXT_TOKENS) words, and the velocity."""
+
+    noisy: torch.Tensor
+    levels: torch.Tensor
+    texts: torch.Tensor
+    velocity: torch.Tensor
 
 
-def batch_loss(model, tokenizer, latents, words, train, scale, alphas, step, count):
-    """v-prediction loss of the `count` pictures that belong to `step`; noise is drawn on the CPU: devices agree.
+@dataclass(frozen=True, slots=True)
+class Drawer:
+    """Draws a step's pictures, words and noise, all from the step's own number and on the CPU: devices agree.
+
+    Attributes:
+        latents: (n, 2, c, side, side) float16 of each picture and its mirror image; `scale` makes them unit.
+        words: class word and attributes of each picture.
+        train: indices of the pictures to draw.
+        alphas: (levels,) share of the signal's variance at each noise level.
+    """
+
+    latents: np.ndarray
+    scale: float
+    words: list[list[str]]
+    train: np.ndarray
+    tokenizer: Any
+    alphas: torch.Tensor
+
+    def draw(self, step: int, count: int) -> Batch:
+        """The `count` pictures that belong to `step`."""
+        rng = np.random.default_rng((2, step))
+        rows = self.train[rng.integers(len(self.train), size=count)]
+        flips = rng.integers(2, size=count)
+        z = torch.from_numpy(self.latents[rows, flips].astype(np.float32)) * self.scale
+        captions = [
+            caption(mirrored(self.words[row]) if flip else self.words[row], rng)
+            for row, flip in zip(rows, flips, strict=True)
+        ]
+        texts = self.tokenizer(
+            captions, padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
+        generator = torch.Generator().manual_seed(step)
+        noise = torch.randn(z.shape, generator=generator)
+        drawn = torch.rand(count, generator=generator)
+        t = (1000 * NOISE_SHIFT * drawn / (1 + (NOISE_SHIFT - 1) * drawn)).long().clamp(max=999)
+        signal, spread = self.alphas[t].sqrt().view(-1, 1, 1, 1), (1 - self.alphas[t]).sqrt().view(-1, 1, 1, 1)
+        return Batch(signal * z + spread * noise, t, texts, signal * noise - spread * z)
+
+
+def batch_loss(model, batch: Batch, device: torch.device) -> torch.Tensor:
+    """v-prediction loss.
 
     Every noise level weighs the same: min-SNR weights nearly silence the noisiest levels, where words decide.
     """
-    rng, device = np.random.default_rng((2, step)), model["unet"].device
-    rows = train[rng.integers(len(train), size=count)]
-    flips = rng.integers(2, size=count)
-    z = torch.from_numpy(latents[rows, flips].astype(np.float32)) * scale
-    texts = tokenizer(
-        [caption(mirrored(words[row]) if flip else words[row], rng) for row, flip in zip(rows, flips, strict=True)],
-        padding="max_length",
-        max_length=TEXT_TOKENS,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids.to(device)
-    generator = torch.Generator().manual_seed(step)
-    noise = torch.randn(z.shape, generator=generator)
-    drawn = torch.rand(count, generator=generator)
-    t = (1000 * NOISE_SHIFT * drawn / (1 + (NOISE_SHIFT - 1) * drawn)).long().clamp(max=999)
-    signal, spread = alphas[t].sqrt().view(-1, 1, 1, 1), (1 - alphas[t]).sqrt().view(-1, 1, 1, 1)
-    noisy = (signal * z + spread * noise).to(device, memory_format=torch.channels_last)
-    velocity = (signal * noise - spread * z).to(device)
+    noisy = batch.noisy.to(device, memory_format=torch.channels_last)
     with autocast(device):
-        predicted = model["unet"](noisy, t.to(device), model["text"](texts).last_hidden_state).sample
-    return (predicted.float() - velocity).square().mean()
+        words = model["text"](batch.texts.to(device)).last_hidden_state
+        predicted = model["unet"](noisy, batch.levels.to(device), words).sample
+    return (predicted.float() - batch.velocity.to(device)).square().mean()
 
 
 def publish(out: Path, folder: Path, averaged, scale: float) -> None:

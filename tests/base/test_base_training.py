@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import ahead
+import averaging
 import budget
 import networks
 import pytest
@@ -109,3 +111,29 @@ def test_merges_are_found_as_in_the_paper_and_ties_go_by_the_alphabet() -> None:
     assert networks.learned_merges(["low", "lot"])[0] == ("l", "o")  # the only pair that occurs twice
     assert networks.learned_merges(["zy", "ab"]) == [("a", "b</w>"), ("z", "y</w>")]
     assert networks.merged(["a", "a", "a"], ("a", "a")) == ["aa", "a"]
+
+
+def test_the_average_forgets_the_start_and_remembers_its_share() -> None:
+    weight = torch.nn.Linear(1, 1, bias=False)
+    average = averaging.averaged(weight, share=0.1)
+    for step in range(200):
+        with torch.no_grad():
+            weight.weight.fill_(1e6 if step < 10 else step)
+        average.update_parameters(weight)
+    assert average.module.weight.item() == pytest.approx(181, abs=3)  # of about the last 20
+
+
+def test_batches_are_drawn_ahead_in_order_and_a_failure_is_not_hidden() -> None:
+    made: list[int] = []
+
+    def draw(step: int) -> int:
+        if step == 8:
+            raise ValueError("no such picture")
+        made.append(step)
+        return step
+
+    batches = ahead.ahead(draw, 5)
+    assert [next(batches), next(batches), next(batches)] == [5, 6, 7]
+    with pytest.raises(ValueError, match="no such picture"):
+        next(batches)
+    assert made == [5, 6, 7]
