@@ -61,7 +61,7 @@ def main() -> None:
         write_table(args.card, "base", "\n\n".join(sections))
     if args.curve:
         with args.curve.open("a") as curve:
-            curve.write(json.dumps({"base": version, **figures}) + "\n")
+            curve.write(json.dumps({"base": version, "label": args.label, **figures}) + "\n")
 
 
 def arguments() -> argparse.Namespace:
@@ -75,6 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/base_model"))
     parser.add_argument("--card", type=Path, help="page whose tables between the marks `base` are replaced")
     parser.add_argument("--curve", type=Path, help="file that gets a line of figures")
+    parser.add_argument("--label", help="what the curve calls this base, such as its training's steps")
     parser.add_argument("--speed", action="store_true", help="only times, in a process of its own")
     return parser.parse_args()
 

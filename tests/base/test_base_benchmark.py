@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import base_against
+import base_curve
 import base_samples
 import base_tables
 import check_autoencoder
@@ -181,3 +182,22 @@ def test_a_table_replaces_its_own_and_nothing_else_of_the_page(tmp_path: Path) -
     assert page.read_text() == (
         "# Title\n\n<!-- a: start -->\nthree\n<!-- a: end -->\n\n<!-- b: start -->\ntwo\n<!-- b: end -->\n"
     )
+
+
+def test_a_curve_has_a_row_a_base_as_it_was_measured_last(tmp_path: Path) -> None:
+    file = tmp_path / "curve.jsonl"
+    lines = [
+        '{"base": "a", "found": 0.5}',
+        '{"base": "b", "label": "two", "recall_gate": 0.25}',
+        '{"base": "a", "found": 1}',
+    ]
+    file.write_text("\n".join(lines))
+    rows = base_curve.table(base_curve.read(file)).splitlines()
+    assert rows[2].startswith("| a | 1.000 | - |")
+    assert rows[3].startswith("| two | - |")
+    assert "| 0.250 |" in rows[3]
+    assert len({row.count("|") for row in rows}) == 1
+    for text, reason in (("", "holds no line"), ('{"base": "a"}\n[]', "line 2"), ("{", "line 1")):
+        file.write_text(text)
+        with pytest.raises(SystemExit, match=reason):
+            base_curve.read(file)
