@@ -22,6 +22,7 @@ COMMANDS = (
     "compare",
     "plan",
     "replay",
+    "batch",
     "doctor",
     "lock",
     "inspect",

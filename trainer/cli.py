@@ -80,6 +80,33 @@ _add_stage_command("export", "4_export", "Write the chosen checkpoint as adapter
 
 
 @app.command()
+def batch(
+    subjects: Annotated[list[str], typer.Argument(help="Plain names, photos in subjects/NAME/photos.")],
+    recipe: RecipeName = None,
+    overrides: Overrides = None,
+    out: RunsFolder = Path("runs"),
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Train many subjects, one after the other; what ends one does not end the others."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.batch import check_each, train_each
+        from trainer.recipe import load_recipe
+        from trainer.subject import find_subject
+        from trainer.summary import show_batch
+
+        layered = load_recipe(recipe or DEFAULT_RECIPE, overrides or [])
+        found = [find_subject(name, Path.cwd()) for name in dict.fromkeys(subjects)]
+        outcomes = train_each(found, layered, out, console, fresh)
+        show_batch(outcomes, console)
+        check_each(outcomes)
+        return {"subjects": outcomes}
+
+    carry_out("batch", json, work)
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders, such as runs/alice/latest; the first is the measure.")

@@ -9,6 +9,7 @@ TrainerError            code, exit status, message, hint
 ├── MissingPartError    4    weights, an extra, memory or disk space is missing
 │   └── NotReady        4    the machine lacks something that every run needs
 ├── GateMissed          5    the adapter is written, but scored below the recipe's gate
+├── SomeFailed          -    subjects of a batch, with the exit status of the first
 ├── IntegrityError      6    a hash, a lock or the export parity does not hold
 └── Interrupted         130  stopped by the user, or with a process of the same run; the same command resumes
 """
@@ -91,6 +92,16 @@ class IntegrityError(TrainerError):
     """Raise this when a file is not what its hash, lock or reload says it must be."""
 
     code, exit_status = "integrity", 6
+
+
+class SomeFailed(TrainerError):
+    """Raise this after a batch of which some subjects ended with an error; `exit_status` is that of the first."""
+
+    code = "some-failed"
+
+    def __init__(self, message: str, exit_status: int, outcomes: dict[str, dict[str, Any]]) -> None:
+        super().__init__(message, "the same command again skips what is done", {"subjects": outcomes})
+        self.exit_status = exit_status
 
 
 class Interrupted(TrainerError):

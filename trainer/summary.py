@@ -59,6 +59,18 @@ def show(summary: dict[str, Any], console: Console) -> None:
         console.result(loading_lines(summary["base_folder"], adapter, prompt, guidance, word))
 
 
+def show_batch(outcomes: dict[str, Any], console: Console) -> None:
+    """A row a subject: its verdict and likeness, or why there is none."""
+    rows = []
+    for name, outcome in outcomes.items():
+        if outcome["summary"]:
+            card = json.loads(Path(outcome["summary"]["scorecard"]).read_text(encoding="utf-8"))
+            rows.append((name, card["verdict"], _cell(card["identity"]["of_ceiling"]), outcome["summary"]["adapter"]))
+        else:
+            rows.append((name, outcome["error"]["code"], "-", outcome["error"]["message"].splitlines()[0]))
+    console.table("Batch", rows, ("subject", "verdict", "of_ceiling", "adapter"))
+
+
 def show_comparison(found: dict[str, Any], console: Console) -> None:
     """Every run in one column, then each difference from the first in words."""
     words, numbers = ("subject", "recipe", "verdict"), ("of_ceiling", "likeness", "copying", "leak", "prompt", "fit_s")
