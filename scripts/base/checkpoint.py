@@ -12,10 +12,15 @@ Parts = dict[str, Any]
 
 
 def resume(state: Path, parts: Parts) -> tuple[int, float]:
-    """Load every part from `state` where there is one; the steps made and seconds spent so far."""
+    """Load every part from `state` where there is one; the steps made and seconds spent so far.
+
+    Raises SystemExit for a state of other parts.
+    """
     if not state.exists():
         return 0, 0.0
     saved = torch.load(state, map_location="cpu", weights_only=True)
+    if saved.keys() != {*parts, "step", "spent_s"}:
+        raise SystemExit(f"{state}: saved by a training with other arguments; give those, or another --out")
     for name, part in parts.items():
         part.load_state_dict(saved[name])
     return saved["step"], saved["spent_s"]

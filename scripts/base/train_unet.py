@@ -24,6 +24,7 @@ from ahead import ahead
 from averaging import averaged
 from budget import add_arguments, autocast, budget_of, device_of
 from captions import caption, load_words
+from muon import Muon
 from networks import TEXT_TOKENS, UNET_WIDTHS, build_text_encoder, build_unet, write_tokenizer
 from pictures import held_out_split, load_pixels, people_of, save_whole, to_tensor
 from train_autoencoder import load_autoencoder
@@ -94,23 +95,22 @@ def main() -> None:
     model, tokenizer = build_model(args.out, latents.shape[2], args.size, args.init_from)
     model.to(device)
     average = averaged(model, share=0.05)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=device.type == "cuda"
-    )
+    optimizers = optimizers_of(model, args.optimizer, args.rate)
     drawer = Drawer(latents, scale, words, train, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
-    parts = {"model": model, "average": average, "optimizer": optimizer}
+    parts = {"model": model, "average": average, **optimizers}
     step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts)
     drawn = ahead(lambda n: drawer.draw(n, args.batch), step)
 
     started, saved_at, losses = time.monotonic() - spent_s, time.monotonic(), deque(maxlen=400)
     while not budget.is_used(step, spent_s):
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers.values() for group in optimizer.param_groups):
             group["lr"] = args.rate * rate_share(step, budget.share(step, spent_s)) * group["share"]
         loss = batch_loss(model, next(drawn), device)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
         average.update_parameters(model)
         losses.append(loss.detach())  # a number would wait for the device
         step += 1
@@ -128,6 +128,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, batch=BATCH, rate=PEAK_LR, save_s=180)
     parser.add_argument("--size", choices=UNET_WIDTHS, default="whole", help="of the denoiser")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="of the denoiser's matrices")
     parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
     parser.add_argument("--init-from", type=Path, help="pipeline folder to start from where there is no state yet")
     return parser.parse_args()
@@ -166,14 +167,30 @@ def load_published(model, folder: Path) -> None:
     model["text"].load_state_dict(CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict())
 
 
-def parameter_groups(model) -> list[dict]:
-    """The denoiser, its cross-attention, which has far to go, and the text encoder, with their shares of the rate."""
+def optimizers_of(model, kind: str, rate: float) -> dict[str, torch.optim.Optimizer]:
+    """AdamW for all, or for all but the denoiser's inner matrices, which Muon takes.
+
+    Each group has its share of the rate: the cross-attention has far to go, the text encoder must not collapse.
+    """
     unet = list(model["unet"].named_parameters())
-    return [
-        {"params": [p for name, p in unet if ".attn2." not in name], "share": 1.0},
-        {"params": [p for name, p in unet if ".attn2." in name], "share": CROSS_ATTENTION_LR_SHARE},
-        {"params": list(model["text"].parameters()), "share": TEXT_LR_SHARE},
-    ]
+    inner = {
+        name for name, weight in unet if kind == "muon" and weight.ndim > 1 and not name.startswith(("conv_", "time_"))
+    }
+    asked = {
+        "muon": [(name, weight) for name, weight in unet if name in inner],
+        "optimizer": [(name, weight) for name, weight in unet if name not in inner],
+    }
+    groups = {
+        key: [
+            {"params": [weight for name, weight in some if ".attn2." not in name], "share": 1.0},
+            {"params": [weight for name, weight in some if ".attn2." in name], "share": CROSS_ATTENTION_LR_SHARE},
+        ]
+        for key, some in asked.items()
+    }
+    groups["optimizer"].append({"params": list(model["text"].parameters()), "share": TEXT_LR_SHARE})
+    fused = next(model.parameters()).is_cuda
+    adamw = torch.optim.AdamW(groups["optimizer"], lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
+    return {"optimizer": adamw} | ({"muon": Muon(groups["muon"], rate)} if inner else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,12 @@ from pathlib import Path
 import ahead
 import averaging
 import budget
+import checkpoint
+import muon
 import networks
 import pytest
 import torch
+import train_unet
 from captions import vocabulary
 from safetensors.torch import load_file
 
@@ -137,3 +140,34 @@ def test_batches_are_drawn_ahead_in_order_and_a_failure_is_not_hidden() -> None:
     with pytest.raises(ValueError, match="no such picture"):
         next(batches)
     assert made == [5, 6, 7]
+
+
+@pytest.mark.parametrize("shape", [(24, 60), (60, 24), (16, 8, 3, 3)])
+def test_muon_moves_along_every_direction_alike(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(shape))
+    weight.grad = torch.randn(shape, generator=generator)
+    muon.Muon([weight], lr=1.0, weight_decay=0).step()
+    moved = -weight.detach().flatten(1) / (muon.SIZE * max(weight.shape[0], weight[0].numel()) ** 0.5)
+    strengths = torch.linalg.svdvals(moved)
+    assert strengths.min() > 0.6
+    assert strengths.max() < 1.3
+    assert torch.dot(moved.flatten(), weight.grad.flatten()) > 0
+    assert weight.detach().square().mean().sqrt() == pytest.approx(muon.SIZE, rel=0.3)
+
+
+def test_every_weight_of_the_base_has_one_optimizer() -> None:
+    model = torch.nn.ModuleDict({"unet": networks.build_unet(8, "lean"), "text": networks.build_text_encoder(300)})
+    for kind, names in (("adamw", {"optimizer"}), ("muon", {"optimizer", "muon"})):
+        optimizers = train_unet.optimizers_of(model, kind, 1e-3)
+        assert set(optimizers) == names
+        taken = [id(w) for one in optimizers.values() for group in one.param_groups for w in group["params"]]
+        assert sorted(taken) == sorted(map(id, model.parameters()))
+
+
+def test_a_state_of_other_arguments_is_refused(tmp_path: Path) -> None:
+    one = {"model": torch.nn.Linear(1, 1)}
+    checkpoint.save(tmp_path / "state.pt", one, 3, 1.5)
+    assert checkpoint.resume(tmp_path / "state.pt", one) == (3, 1.5)
+    with pytest.raises(SystemExit, match="other arguments"):
+        checkpoint.resume(tmp_path / "state.pt", one | {"muon": torch.nn.Linear(1, 1)})
