@@ -67,7 +67,7 @@ def gather(
 
 
 def distances(evidence: Evidence) -> tuple[str, dict[str, float]]:
-    """The table of distances, and the samples' own for the curve."""
+    """The table of distances, and for the curve those of the samples and of the autoencoder's floor."""
     real, cache = evidence.real, evidence.cache
     captioned = np.flatnonzero([one.captioned for one in evidence.asked])
     size = min(len(captioned), len(evidence.held_out))
@@ -82,10 +82,12 @@ def distances(evidence: Evidence) -> tuple[str, dict[str, float]]:
         "the same pictures through the autoencoder": look(evidence.decoded, cache),
     }
     measured = tables.distance(evidence.looked, samples, size)
+    floor = tables.distance(evidence.looked, against["other real pictures through the autoencoder"], size)
     table = tables.distances(evidence.looked, against, size)
-    if measured is None:
+    if measured is None or floor is None:
         return table, {}
     return table, {
+        "floor_judge": floor.frechet[0], "floor_gate": floor.frechet[1],
         "faces": measured.size, "frechet_judge": measured.frechet[0], "frechet_gate": measured.frechet[1],
         "recall_judge": measured.recall[0], "recall_gate": measured.recall[1],
     }  # fmt: skip

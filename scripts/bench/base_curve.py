@@ -11,6 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
+from pages import figures_table
+
 COLUMNS = {
     "found": "face found",
     "followed": "prompt followed",
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="SVG to draw")
     args = parser.parse_args()
     days = read(args.curve)
-    print(table(days))
+    print(figures_table("base", {name(day): day for day in days}, COLUMNS))
     if args.plot:
         plot(days, args.plot)
 
@@ -45,15 +47,6 @@ def read(file: Path) -> list[dict]:
     if not days:
         raise SystemExit(f"{file}: holds no line; make some by base_model.py --curve")
     return list(days.values())
-
-
-def table(days: list[dict]) -> str:
-    """Markdown, one row a day; `-` for what was not measured."""
-    lines = ["| base | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for day in days:
-        cells = [f"{day[key]:.3f}" if key in day else "-" for key in COLUMNS]
-        lines.append(f"| {name(day)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def name(day: dict) -> str:

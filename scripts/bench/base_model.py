@@ -86,12 +86,14 @@ def general(asked: list[Asked], seen: tables.Seen) -> tuple[str, dict[str, float
     ok = tables.flat(tables.followed([asked[i] for i in single], seen.rows(single).words))
     vectors = seen.judge[seen.found]
     alike = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    told = f"{alike.mean():.3f}, {np.quantile(alike, 0.99):.3f}" if len(alike) else "-"
     body = [
         ("a face is found", tables.share(seen.found)),
         ("prompt followed, one word asked for", tables.share(ok)),
-        ("judge cosine of two: mean, 99th percentile", f"{alike.mean():.3f}, {np.quantile(alike, 0.99):.3f}"),
+        ("judge cosine of two: mean, 99th percentile", told),
     ]
-    figures = {"count": len(asked), "found": seen.found.mean(), "followed": np.mean(ok), "alike": alike.mean()}
+    figures = {"count": len(asked), "found": seen.found.mean(), "followed": np.mean(ok)}
+    figures |= {"alike": alike.mean()} if len(alike) else {}
     return tables.rows(("samples", "measured"), body), {name: float(value) for name, value in figures.items()}
 
 

@@ -1,8 +1,18 @@
-"""Tables that a benchmark writes into a page of the documentation, between two marks."""
+"""Tables of figures, and where a benchmark writes one into a page of the documentation: between two marks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+
+def figures_table(head: str, rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> str:
+    """Markdown: a row a name, a column a figure called as in `columns`; `-` for what was not measured."""
+    lines = [f"| {head} | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, found in rows.items():
+        cells = [f"{found[key]:.3f}" if key in found else "-" for key in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def write_table(page: Path, name: str, text: str) -> None:

@@ -192,12 +192,15 @@ def test_a_curve_has_a_row_a_base_as_it_was_measured_last(tmp_path: Path) -> Non
         '{"base": "a", "found": 1}',
     ]
     file.write_text("\n".join(lines))
-    rows = base_curve.table(base_curve.read(file)).splitlines()
-    assert rows[2].startswith("| a | 1.000 | - |")
-    assert rows[3].startswith("| two | - |")
-    assert "| 0.250 |" in rows[3]
-    assert len({row.count("|") for row in rows}) == 1
+    days = base_curve.read(file)
+    assert [base_curve.name(day) for day in days] == ["a", "two"]
+    assert days[0]["found"] == 1
     for text, reason in (("", "holds no line"), ('{"base": "a"}\n[]', "line 2"), ("{", "line 1")):
         file.write_text(text)
         with pytest.raises(SystemExit, match=reason):
             base_curve.read(file)
+
+
+def test_a_figure_that_was_not_measured_is_a_dash() -> None:
+    rows = pages.figures_table("x", {"a": {"one": 1}, "b": {"two": 0.25}}, {"one": "1", "two": "2"}).splitlines()
+    assert rows == ["| x | 1 | 2 |", "|---|---|---|", "| a | 1.000 | - |", "| b | - | 0.250 |"]

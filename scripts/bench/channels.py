@@ -1,0 +1,101 @@
+"""What more latent channels bring and cost: a base trained alike for each number of them, side by side.
+
+    python scripts/bench/channels.py --pictures FOLDER [--channels 8 16 24 32] [--out build/channels] [--size lean]
+        [--autoencoder-steps 3000] [--unet-steps 3000] [--count 600]
+
+More channels keep more of a face and give the denoiser more to learn. The autoencoder is judged on people whom no
+training saw; the denoiser by its pictures' distance to such people, beside the floor that its autoencoder leaves: real
+pictures through it. Every number of channels has a folder in `--out`; whatever is done there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "base"))  # the trainings' own way to read the pictures
+
+from check_autoencoder import kept, restored
+from pages import figures_table
+from pictures import HELD_OUT, held_out_split, load_pixels, people_of
+from train_autoencoder import load_autoencoder
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+COLUMNS = {
+    "cosine": "judge cosine kept",
+    "psnr": "PSNR, dB",
+    "found": "face found",
+    "followed": "prompt followed",
+    "frechet_judge": "Fréchet, judge",
+    "floor_judge": "its floor",
+    "frechet_gate": "Fréchet, gate",
+    "floor_gate": "its floor",
+    "recall_judge": "recall, judge",
+    "recall_gate": "recall, gate",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--channels", type=int, nargs="+", default=[8, 16, 24, 32])
+    parser.add_argument("--out", type=Path, default=Path("build/channels"))
+    parser.add_argument("--size", default="lean")
+    parser.add_argument("--autoencoder-steps", type=int, default=3000)
+    parser.add_argument("--unet-steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=32, help="pictures a step of the denoiser")
+    parser.add_argument("--count", type=int, default=600, help="samples to judge the denoiser by")
+    args = parser.parse_args()
+    rows = {str(channels): measured(channels, args) for channels in args.channels}
+    print(figures_table("channels", rows, COLUMNS))
+
+
+def measured(channels: int, args: argparse.Namespace) -> dict[str, float]:
+    """The figures of one number of channels; trains what is not trained yet."""
+    out = args.out / f"{channels:02}"
+    figures = out / "figures.json"
+    if figures.exists():
+        return json.loads(figures.read_text())
+    share_what_is_alike(args.out, out)
+    where = ["--pictures", args.pictures, "--out", out]
+    run("base/train_autoencoder.py", *where, "--channels", channels, "--steps", args.autoencoder_steps)
+    published = ["--publish", out / "published", "--size", args.size, "--batch", args.batch]
+    run("base/train_unet.py", *where, "--steps", args.unet_steps, *published)
+    curve = out / "curve.jsonl"
+    curve.unlink(missing_ok=True)
+    looked = ["--pictures", args.pictures, "--cache", out, "--base", out / "published", "--work", args.out / "work"]
+    run("bench/base_model.py", *looked, "--count", args.count, "--curve", curve)
+    found = json.loads(curve.read_text()) | what_is_kept(args.pictures, out)
+    figures.write_text(json.dumps(found))
+    return found
+
+
+def share_what_is_alike(shared: Path, out: Path) -> None:
+    """The decoded pictures and their words are the same for all: the first one's are linked."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("pixels.npy", "words.json"):
+        there = next((file for file in sorted(shared.glob(f"*/{name}")) if not file.is_symlink()), None)
+        if there and not (out / name).exists():
+            (out / name).symlink_to(there.resolve())
+
+
+def run(script: str, *arguments: object) -> None:
+    """Call one of the other scripts; raises CalledProcessError where it fails."""
+    subprocess.run([sys.executable, str(SCRIPTS / script), *map(str, arguments)], check=True)
+
+
+def what_is_kept(pictures: Path, out: Path) -> dict[str, float]:
+    """Mean judge cosine and PSNR of held-out people through the autoencoder of `out`."""
+    pixels = load_pixels(pictures, out / "pixels.npy")
+    originals = pixels[np.sort(held_out_split(people_of(pictures)).held_out[:HELD_OUT])]
+    found = np.array([one for one in kept(originals, restored(load_autoencoder(out), originals)) if one])
+    return dict(zip(("cosine", "psnr"), found.mean(0).tolist(), strict=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Numbers of channels side by side: each is trained in its own folder, and nothing that is done is done again."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import channels
+import pytest
+
+
+@pytest.mark.usefixtures("weights")
+def test_what_is_not_there_is_trained_and_judged_and_the_rest_is_read_back(
+    demo_files: list[Path],
+    write_imagefolder: Callable[[Path, list[Path]], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pictures, out = write_imagefolder(tmp_path / "pictures", demo_files[:12]), tmp_path / "out"
+    (out / "08").mkdir(parents=True)
+    (out / "08/figures.json").write_text('{"cosine": 0.5}')
+    asked = ["--autoencoder-steps", 2, "--unet-steps", 1, "--batch", 2, "--count", 2, "--channels", 8, 16]
+    command = ["channels.py", "--pictures", str(pictures), "--out", str(out), *map(str, asked)]
+    monkeypatch.setattr(sys, "argv", command)
+    channels.main()
+    first = capsys.readouterr().out.splitlines()
+    figures = json.loads((out / "16/figures.json").read_text())
+    assert -1 <= figures["cosine"] < 1
+    assert figures["psnr"] > 0
+    assert [row.split(" | ")[:2] for row in first[-2:]] == [["| 8", "0.500"], ["| 16", f"{figures['cosine']:.3f}"]]
+    monkeypatch.setattr(channels, "run", None)  # nothing is left to do
+    channels.main()
+    assert capsys.readouterr().out.splitlines() == first[-4:]
+
+
+def test_decoded_pictures_and_words_are_shared_and_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "08").mkdir()
+    (tmp_path / "08/words.json").write_text("[]")
+    for _ in range(2):
+        channels.share_what_is_alike(tmp_path, tmp_path / "16")
+    assert (tmp_path / "16/words.json").samefile(tmp_path / "08/words.json")
+    assert not (tmp_path / "16/pixels.npy").exists()
