@@ -4,8 +4,8 @@
 
 Resumes from `OUT/autoencoder.state.pt`; every step draws from its own seed. The loss is L1 on pixels and on their
 gradients (sharp edges matter to a face embedder), plus a small KL term; the decoder also sees slightly noised latents,
-since a diffusion model's latents are never exact. In a share of the steps latents and picture are shrunk alike: latents
-that stand for the same face at every size are easier for a denoiser to learn (EQ-VAE, arXiv 2502.09509).
+since a diffusion model's latents are never exact. `--shrunk` gives the share of the steps in which latents and picture
+are shrunk alike, so that latents stand for the same face at every size (EQ-VAE, arXiv 2502.09509): it costs likeness.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ BATCH = 8
 PEAK_LR = 1.5e-3
 KL_WEIGHT = 2e-5
 LATENT_NOISE = 0.1
-SHRUNK_SHARE = 0.25  # of the steps
 SHRUNK_CELLS = (4, 8)  # from, below: latent side of a shrunk crop, whose side is 8
 FACTOR = 8  # pixels a latent cell
 
@@ -76,25 +75,20 @@ def gradient_l1(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return dx.abs().mean() + dy.abs().mean()
 
 
-def loss_of(model, x: torch.Tensor, step: int) -> torch.Tensor:
+def loss_of(model, x: torch.Tensor, step: int, shrunk_share: float = 0.0) -> torch.Tensor:
     """Loss of the crops `x`; the noise belongs to `step` and is drawn on the CPU, so that a resume repeats it."""
     generator = torch.Generator().manual_seed(step)
     posterior = model.encode(x).latent_dist
     z = posterior.sample(generator)
     kl = posterior.kl().float().mean() / x[0, 0].numel()
-    x, z = shrunk(x, z, np.random.default_rng((3, step)))
+    rng = np.random.default_rng((3, step))
+    if rng.random() < shrunk_share:
+        cells = int(rng.integers(*SHRUNK_CELLS))
+        x, z = smaller(x, FACTOR * cells), smaller(z, cells)
     share = torch.rand(len(z), 1, 1, 1, generator=generator).to(z)
     z = z + LATENT_NOISE * z.detach().std() * share * torch.randn(z.shape, generator=generator).to(z)
     restored = model.decode(z).sample.float()
     return F.l1_loss(restored, x) + 0.5 * gradient_l1(restored, x) + KL_WEIGHT * kl
-
-
-def shrunk(x: torch.Tensor, z: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures and latents, both scaled down alike in `SHRUNK_SHARE` of the steps (arXiv 2502.09509, eq. 4)."""
-    if rng.random() >= SHRUNK_SHARE:
-        return x, z
-    cells = int(rng.integers(*SHRUNK_CELLS))
-    return smaller(x, FACTOR * cells), smaller(z, cells)
 
 
 def smaller(planes: torch.Tensor, side: int) -> torch.Tensor:
@@ -123,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, batch=BATCH, rate=PEAK_LR, save_s=150)
     parser.add_argument("--channels", type=int, default=LATENT_CHANNELS, help="latent channels")
+    parser.add_argument("--shrunk", type=float, default=0.0, help="share of the steps on shrunk latents, 0 to 1")
     args = parser.parse_args()
     budget, device = budget_of(args), device_of(args)
 
@@ -141,7 +136,7 @@ def main() -> None:
     while not budget.is_used(step, spent_s):
         for group in optimizer.param_groups:
             group["lr"] = args.rate * rate_share(budget.share(step, spent_s))
-        loss = loss_of(model, next(drawn).to(device), step)
+        loss = loss_of(model, next(drawn).to(device), step, args.shrunk)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
