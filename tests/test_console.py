@@ -12,8 +12,10 @@ from trainer.errors import (
     IntegrityError,
     Interrupted,
     MissingPartError,
+    NotReady,
     PhotosError,
     RecipeError,
+    SomeFailed,
     SubjectError,
     TrainerError,
     UsageError,
@@ -21,13 +23,14 @@ from trainer.errors import (
 
 STATUS = {
     TrainerError: 1, UsageError: 2, RecipeError: 2, SubjectError: 2, DivergedError: 2, PhotosError: 3,
-    MissingPartError: 4, GateMissed: 5, IntegrityError: 6, Interrupted: 130,
+    MissingPartError: 4, NotReady: 4, GateMissed: 5, IntegrityError: 6, Interrupted: 130,
+    SomeFailed: 1,  # each has that of its first error
 }  # fmt: skip
 
 
 def test_every_error_has_the_contract_s_exit_code_and_a_code_of_its_own() -> None:
     assert {kind: kind.exit_status for kind in STATUS} == STATUS
-    assert set(STATUS) == {TrainerError, *TrainerError.__subclasses__()}
+    assert set(STATUS) == {TrainerError, NotReady, *TrainerError.__subclasses__()}
     assert len({kind.code for kind in STATUS}) == len(STATUS)
 
 

@@ -75,6 +75,8 @@ class MissingPartError(TrainerError):
 class NotReady(MissingPartError):
     """Raise this when the machine lacks something that every run needs; `result` is all that was found."""
 
+    code = "not-ready"
+
 
 class DivergedError(TrainerError):
     """Raise this when the loss is no longer a number: the recipe's rates do not suit the photos."""
@@ -97,7 +99,7 @@ class IntegrityError(TrainerError):
 class SomeFailed(TrainerError):
     """Raise this after a batch of which some subjects ended with an error; `exit_status` is that of the first."""
 
-    code = "some-failed"
+    code, exit_status = "some-failed", 1
 
     def __init__(self, message: str, exit_status: int, outcomes: dict[str, dict[str, Any]]) -> None:
         super().__init__(message, "the same command again skips what is done", {"subjects": outcomes})
