@@ -117,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, batch=BATCH, rate=PEAK_LR, save_s=150)
     parser.add_argument("--channels", type=int, default=LATENT_CHANNELS, help="latent channels")
+    parser.add_argument("--init-from", type=Path, help="folder of weights to start from where there is no state yet")
     parser.add_argument("--shrunk", type=float, default=0.0, help="share of the steps on shrunk latents, 0 to 1")
     args = parser.parse_args()
     budget, device = budget_of(args), device_of(args)
@@ -125,7 +126,10 @@ def main() -> None:
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
     split = held_out_split(people_of(args.pictures))
     train_pixels, check_pixels = pixels[split.train], pixels[np.sort(split.held_out[:64])]
-    model = build_autoencoder(args.channels).to(device)
+    model = build_autoencoder(args.channels)
+    if args.init_from:
+        model.load_state_dict(load_file(args.init_from / "autoencoder.safetensors"))
+    model.to(device)
     average = averaged(model, share=0.1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
     parts = {"model": model, "average": average, "optimizer": optimizer}

@@ -74,6 +74,9 @@ def test_a_killed_training_makes_the_weights_of_an_unbroken_one(imagefolder: Pat
     train_with_a_kill("train_autoencoder.py", imagefolder, killed)
     one, other = (load_file(out / "autoencoder.safetensors") for out in (whole, killed))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    train("train_autoencoder.py", imagefolder, tmp_path / "on", "--init-from", str(whole), "--rate", "0")
+    started = load_file(tmp_path / "on/autoencoder.safetensors")
+    assert all(torch.equal(one[name], started[name]) for name in one)
 
     train("train_unet.py", imagefolder, whole)
     train_with_a_kill("train_unet.py", imagefolder, killed, "--publish", str(killed / "published"))
