@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.console import Console
-from trainer.errors import GateMissed, Interrupted, SomeFailed, TrainerError, UsageError
+from trainer.errors import Interrupted, SomeFailed, TrainerError, UsageError
 from trainer.pipeline import Pipeline, check_gate
 from trainer.processes import count
 from trainer.recipe import Layered
@@ -37,8 +37,7 @@ def train_each(
             raise
         except TrainerError as error:
             console.error(error)
-            said = {"code": error.code, "message": error.message, "hint": error.hint, "exit": error.exit_status}
-            outcomes[subject.name] = {"summary": error.result if isinstance(error, GateMissed) else None, "error": said}
+            outcomes[subject.name] = {"summary": error.result, "error": error.told() | {"exit": error.exit_status}}
     return outcomes
 
 

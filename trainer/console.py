@@ -80,7 +80,7 @@ class Console:
     def envelope(self, command: str, result: dict[str, Any] | None, error: TrainerError | None) -> None:
         """The one JSON line of `--json`."""
         if self._json:
-            said = {"code": error.code, "message": error.message, "hint": error.hint} if error else None
+            said = error.told() if error else None
             envelope = {"schema": 1, "command": command, "ok": error is None, "result": result or {}, "error": said}
             sys.stdout.write(json.dumps(envelope, allow_nan=False) + "\n")
 

@@ -37,6 +37,10 @@ class TrainerError(Exception):
         self.hint = hint
         self.result = result
 
+    def told(self) -> dict[str, str]:
+        """What an envelope says of it."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
 
 class UsageError(TrainerError):
     """Raise this when the command's arguments do not make sense together."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from captions import SEX_WORDS
-from pictures import HELD_OUT, held_out_split, load_pixels, people_of, read_pictures, to_tensor
+from pictures import HELD_OUT, held_out_split, load_pixels, numbered, read_pictures, to_tensor
 from train_autoencoder import load_autoencoder
 
 from trainer.faces.base import get_detector, get_embedder
@@ -32,13 +32,14 @@ def main() -> None:
     args = parser.parse_args()
     fetch(cache_folder())
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
-    rows = np.sort(held_out_split(people_of(args.pictures)).held_out[: args.count])
+    told = [(picture.source, picture.person, picture.facts) for picture in read_pictures(args.pictures)]
+    people = numbered([(source, person) for source, person, _ in told])
+    rows = np.sort(held_out_split(people).held_out[: args.count])
     model = published_autoencoder(args.base) if args.base else load_autoencoder(args.out)
     measured = kept(pixels[rows], restored(model, pixels[rows]))
-    told = [(picture.source, picture.facts) for picture in read_pictures(args.pictures)]
     by_label: dict[str, list[Measured | None]] = defaultdict(list)
     for row, one in zip(rows, measured, strict=True):
-        source, facts = told[row]
+        source, _, facts = told[row]
         for label in ("all", *labels(facts, source)):
             by_label[label].append(one)
     print(table(by_label))

@@ -41,12 +41,12 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """The (n, m) matrix with all its singular values made about 1, 0.7 to 1.2 (Newton-Schulz, five rounds)."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide.to(torch.bfloat16 if wide.is_cuda else torch.float32)
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonal(matrix.T).T
+    x = matrix.to(torch.bfloat16 if matrix.is_cuda else torch.float32)
     x = x / x.norm().clamp(min=1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    out = x.to(matrix.dtype)
-    return out if matrix.shape[0] <= matrix.shape[1] else out.T
+    return x.to(matrix.dtype)

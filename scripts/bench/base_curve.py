@@ -11,17 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
-from pages import figures_table
+from pages import FIGURES, figures_table
 
-COLUMNS = {
-    "found": "face found",
-    "followed": "prompt followed",
-    "frechet_judge": "Fréchet, judge",
-    "frechet_gate": "Fréchet, gate",
-    "recall_judge": "recall, judge",
-    "recall_gate": "recall, gate",
-    "trained_less_held_out": "trained on, less held out",
-}
+COLUMNS = {key: word for key, word in FIGURES.items() if not key.startswith("floor_")}
 
 
 def main() -> None:

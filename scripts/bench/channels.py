@@ -21,23 +21,15 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1] / "base"))  # the trainings' own way to read the pictures
 
 from check_autoencoder import kept, restored
-from pages import figures_table
+from pages import FIGURES, figures_table
 from pictures import HELD_OUT, held_out_split, load_pixels, people_of
 from train_autoencoder import load_autoencoder
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-COLUMNS = {
-    "cosine": "judge cosine kept",
-    "psnr": "PSNR, dB",
-    "found": "face found",
-    "followed": "prompt followed",
-    "frechet_judge": "Fréchet, judge",
-    "floor_judge": "its floor",
-    "frechet_gate": "Fréchet, gate",
-    "floor_gate": "its floor",
-    "recall_judge": "recall, judge",
-    "recall_gate": "recall, gate",
-}
+OF_DENOISER = (
+    "found", "followed", "frechet_judge", "floor_judge", "frechet_gate", "floor_gate", "recall_judge", "recall_gate",
+)  # fmt: skip
+COLUMNS = {"cosine": "judge cosine kept", "psnr": "PSNR, dB"} | {key: FIGURES[key] for key in OF_DENOISER}
 
 
 def main() -> None:

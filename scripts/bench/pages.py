@@ -5,6 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+FIGURES = {  # of a base, as `base_model.py --curve` keeps them
+    "found": "face found",
+    "followed": "prompt followed",
+    "frechet_judge": "Fréchet, judge",
+    "frechet_gate": "Fréchet, gate",
+    "recall_judge": "recall, judge",
+    "recall_gate": "recall, gate",
+    "trained_less_held_out": "trained on, less held out",
+    "floor_judge": "its floor",
+    "floor_gate": "its floor",
+}
+
 
 def figures_table(head: str, rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> str:
     """Markdown: a row a name, a column a figure called as in `columns`; `-` for what was not measured."""
