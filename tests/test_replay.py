@@ -12,9 +12,10 @@ from trainer.adapter import read_adapter
 from trainer.bases.base import machine
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
+from trainer.finished import read_lock
 from trainer.lock_words import WORDS, lock_differences, named
 from trainer.recipe import leaves
-from trainer.replay import check_same, environment_changes, locked_threads, read_lock
+from trainer.replay import check_same, environment_changes, locked_threads
 from trainer.run import sha256_of
 
 

@@ -107,6 +107,33 @@ def batch(
 
 
 @app.command()
+def portrait(
+    subject: SubjectName,
+    style: Annotated[str, typer.Option("--style", help="Which; an unknown one lists those of the base.")] = "headshot",
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Instead: words of your own.")] = None,
+    count: Annotated[int, typer.Option("--count", help="Pictures to keep.")] = 8,
+    tries: Annotated[int, typer.Option("--tries", help="Pictures to make for each that is kept.")] = 2,
+    seed: Annotated[int, typer.Option("--seed", help="Another one gives other pictures.")] = 0,
+    run: Annotated[Path | None, typer.Option("--run", help="Finished run; else OUT/NAME/latest.")] = None,
+    out: RunsFolder = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Pictures from the exported adapter, those most like the person first."""
+
+    def work(console: Console) -> dict[str, Any]:
+        from trainer.portraits import Asked, make_portraits
+        from trainer.subject import check_name
+        from trainer.summary import show_portraits
+
+        check_name(subject)
+        made = make_portraits(run or out / subject / "latest", Asked(style, prompt, count, tries, seed), console)
+        show_portraits(made, console)
+        return made
+
+    carry_out("portrait", json, work)
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders, such as runs/alice/latest; the first is the measure.")
@@ -162,8 +189,8 @@ def lock_diff(
     """Why two runs may differ, in words: recipe, photos, captions, split, weights, base, versions, threads."""
 
     def work(console: Console) -> dict[str, Any]:
+        from trainer.finished import read_lock
         from trainer.lock_words import lock_differences
-        from trainer.replay import read_lock
 
         found = lock_differences(read_lock(first), read_lock(other))
         console.result("\n".join(found) or "the locks say the same")

@@ -9,19 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from trainer.album import CACHE, read_album
 from trainer.closeness import TOLERANCE, distances, is_close
 from trainer.console import Console
 from trainer.errors import IntegrityError, PhotosError, UsageError
-from trainer.jobs import EVALUATE, EXPORT, FIT, PREPARE, take_part
-from trainer.layouts.header import SUFFIX
-from trainer.layouts.words import BESIDE
+from trainer.finished import locked_recipe, read_lock, read_manifest, subject_of
+from trainer.jobs import EVALUATE, FIT, PREPARE, take_part
 from trainer.lock_words import lock_differences
 from trainer.pipeline import Pipeline
 from trainer.processes import count
-from trainer.recipe import Layered, Recipe, flat_values
 from trainer.run import LOCK_FILE, read_object, sha256_of
 from trainer.subject import Subject, find_subject
 
@@ -35,20 +31,6 @@ COMPARED = (
     ("the scored pictures", EVALUATE, ("samples/**/*.png",)),
     ("the cosines to the sealed photos", EVALUATE, ("cosines.json",)),
 )
-
-
-class _Lock(BaseModel, strict=True):
-    """What is read of a lock, whatever else it holds."""
-
-    photos: list[str]
-    versions: dict[str, str]
-    base_sha256: str
-    recipe: dict[str, Any]
-    threads: int | None = None
-    machine: str | None = None
-    processes: int = 1
-    split: dict[str, list[str]] | None = None
-    weights: dict[str, str] | None = None
 
 
 def replay(run: Path, photos: Path | None, console: Console, reference: Path | None = None) -> dict[str, Any]:
@@ -65,9 +47,9 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
         IntegrityError: when the lock cannot be read.
     """
     run = run.resolve()
-    lock, then = read_lock(run), _manifest(run)
+    lock, then = read_lock(run), read_manifest(run)
     _same_processes(lock)
-    subject = find_subject(_subject_of(then), Path.cwd(), photos)
+    subject = find_subject(subject_of(then), Path.cwd(), photos)
     _same_photos(subject, lock, run.parent / CACHE)
     _same_reference(reference, lock)
     _same_start(lock)
@@ -76,10 +58,10 @@ def replay(run: Path, photos: Path | None, console: Console, reference: Path | N
         console.say(f"not as in the lock: {change}")
     again = run.parent / REPLAYS
     with locked_threads(lock.get("threads"), console) as threads:
-        summary = Pipeline(subject, _locked_recipe(run, lock), again, console, reference=reference).run()
+        summary = Pipeline(subject, locked_recipe(run, lock), again, console, reference=reference).run()
     made = Path(summary["run"])
     compared = {words: _equal(run / stage, made / stage, patterns) for words, stage, patterns in COMPARED}
-    now = _manifest(made)
+    now = read_manifest(made)
     found = lock_differences(lock, read_object(made / LOCK_FILE, "run it again"))
     others = [line for line in found if not line.startswith("the version of ")]
     far = distances(run, made)
@@ -104,7 +86,7 @@ def follow(run: Path, console: Console) -> None:
     lock = read_lock(run)
     _same_processes(lock)
     with locked_threads(lock.get("threads"), console):
-        take_part(_locked_recipe(run, lock).recipe, console)
+        take_part(locked_recipe(run, lock).recipe, console)
 
 
 def check_same(said: dict[str, Any]) -> None:
@@ -117,20 +99,6 @@ def check_same(said: dict[str, Any]) -> None:
     first = next((words for words, equal in said["compared"].items() if not equal), "the exported adapter")
     because = "; ".join(said["environment"]) or "versions and base are those of the lock: another processor, perhaps"
     raise IntegrityError(f"{said['run']} came out otherwise, from {first} on", because)
-
-
-def read_lock(run: Path) -> dict[str, Any]:
-    """lock.json of a run that was exported."""
-    if not (run / EXPORT / "manifest.json").is_file():
-        raise UsageError(f"{run} is no finished run", "give a folder such as runs/alice/latest")
-    hint = "a run without its lock is lost"
-    lock = read_object(run / LOCK_FILE, hint)
-    try:
-        _Lock.model_validate(lock)
-    except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-        raise IntegrityError(f"{run / LOCK_FILE} is not readable: {said}", hint) from None
-    return lock
 
 
 @contextmanager
@@ -164,15 +132,6 @@ def environment_changes(lock: dict[str, Any]) -> list[str]:
         if now != then:
             changes.append(f"{name} {then} then, {now} now")
     return changes
-
-
-def _locked_recipe(run: Path, lock: dict[str, Any]) -> Layered:
-    try:
-        recipe = Recipe.model_validate(lock["recipe"])
-    except (ValidationError, KeyError) as error:
-        hint = f"install likeness-trainer {lock['versions'].get('likeness-trainer', 'of that time')}"
-        raise IntegrityError(f"{run / LOCK_FILE}: this version cannot run its recipe: {error}", hint) from None
-    return Layered(recipe, dict.fromkeys(flat_values(recipe), "lock"), run / LOCK_FILE)
 
 
 def _same_photos(subject: Subject, lock: dict[str, Any], cache: Path) -> None:
@@ -216,15 +175,6 @@ def _same_processes(lock: dict[str, Any]) -> None:
         raise UsageError(f"the run was fitted by {then} processes, not {count()}", f"start it as: {started}")
 
 
-def _subject_of(manifest: dict[str, Any]) -> str:
-    """The name that the adapter's file has, wherever the run lies now."""
-    return next(str(row["file"]).removesuffix(SUFFIX) for row in manifest["files"] if _is_plain(row["file"]))
-
-
-def _is_plain(name: str) -> bool:
-    return name.endswith(SUFFIX) and not name.endswith((f".kohya{SUFFIX}", BESIDE))
-
-
 def _equal(then: Path, now: Path, patterns: tuple[str, ...]) -> bool:
     """Whether both folders hold the same files of these patterns, byte for byte, and hold any."""
     found = [
@@ -232,14 +182,3 @@ def _equal(then: Path, now: Path, patterns: tuple[str, ...]) -> bool:
         for folder in (then, now)
     ]
     return found[0] == found[1] and bool(found[0])
-
-
-def _manifest(run: Path) -> dict[str, Any]:
-    file, hint = run / EXPORT / "manifest.json", "run `trainer export` again"
-    said = read_object(file, hint)
-    told = isinstance(said.get("tensors_sha256"), str) and isinstance(said.get("of_ceiling", ""), float | None)
-    rows = said.get("files") if isinstance(said.get("files"), list) else []
-    listed = [str(row.get("file")) if isinstance(row, dict) else "" for row in rows or ()]
-    if not told or not any(map(_is_plain, listed)):
-        raise IntegrityError(f"{file} is not readable: it does not say what it should", hint)
-    return said

@@ -79,8 +79,8 @@ class Scoring:
 
     def _settings(self, checked: Path | None = None) -> Settings:
         from trainer.bases.base import resolve_precision
+        from trainer.bases.sampling import Sampling
         from trainer.evaluate import stage
-        from trainer.evaluate.sample import Sampling
 
         e, faces = self.recipe.evaluate, self.recipe.faces
         return stage.Settings(

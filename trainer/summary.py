@@ -71,6 +71,17 @@ def show_batch(outcomes: dict[str, Any], console: Console) -> None:
     console.table("Batch", rows, ("subject", "verdict", "of_ceiling", "adapter"))
 
 
+def show_portraits(made: dict[str, Any], console: Console) -> None:
+    """Every portrait that was kept, the best first."""
+    rows = []
+    for one in made["portraits"]:
+        doubt = "no face" if not one["has_face"] else "near one photo: a copy?" if one["is_copy"] else ""
+        rows.append((one["file"], _cell(one["share"]), _cell(one["cosine"]), one["prompt"], doubt))
+    console.table(made["folder"], rows, ("file", "share", "cosine", "prompt", ""))
+    if not any(one["has_face"] for one in made["portraits"]):
+        console.result("no face was found in any of them: another --style or --seed may do, or more and better photos")
+
+
 def show_comparison(found: dict[str, Any], console: Console) -> None:
     """Every run in one column, then each difference from the first in words."""
     words, numbers = ("subject", "recipe", "verdict"), ("of_ceiling", "likeness", "copying", "leak", "prompt", "fit_s")

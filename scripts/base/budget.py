@@ -7,6 +7,7 @@ every time on the same machine, however often it was stopped and resumed.
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def device_of(args: argparse.Namespace) -> torch.device:
     """The device, with fp32 products of tensor cores where it has any; noise and weights keep their full precision."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
+    if args.device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # torchrun numbers its processes
     return torch.device(args.device)
 
 

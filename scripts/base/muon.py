@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from processes import ALONE, Processes
 
 MOMENTUM = 0.95
 ITERATIONS = 5
@@ -17,26 +18,31 @@ SIZE = 0.2  # root mean square of an update over the rate: about AdamW's, so tha
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of two dimensions or more; `lr` and `weight_decay` as for AdamW."""
+    """For weights of two dimensions or more; `lr` and `weight_decay` as for AdamW.
 
-    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0.01) -> None:
+    `processes` that train together share out the matrices.
+    """
+
+    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0.01, processes: Processes = ALONE) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self.processes = processes
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """One step along the orthogonal momentum."""
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                kept = self.state[weight]
-                momentum = kept.setdefault("momentum", torch.zeros_like(weight))
-                momentum.lerp_(weight.grad, 1 - MOMENTUM)
-                ahead = weight.grad.lerp(momentum, MOMENTUM)  # Nesterov's
-                update = orthogonal(ahead.flatten(1)).view_as(ahead)
-                scale = SIZE * max(update.shape[0], update[0].numel()) ** 0.5
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            ahead = [self._ahead(weight).flatten(1) for weight in weights]
+            for weight, update in zip(weights, self.processes.each_a_part(orthogonal, ahead), strict=True):
+                scale = SIZE * max(update.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update, alpha=-group["lr"] * scale)
+                weight.add_(update.view_as(weight), alpha=-group["lr"] * scale)
+
+    def _ahead(self, weight: torch.Tensor) -> torch.Tensor:
+        """Nesterov's momentum of a weight, this step's gradient in it."""
+        momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+        momentum.lerp_(weight.grad, 1 - MOMENTUM)
+        return weight.grad.lerp(momentum, MOMENTUM)
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,8 @@
     python scripts/base/train_unet.py --pictures FOLDER --out build/base --minutes 60 [--publish FOLDER]
 
 Needs a trained autoencoder in OUT. Resumes from `OUT/unet.state.pt`; every step draws from its own seed.
-v-prediction (arXiv 2202.00512, section 4); weights are averaged.
+v-prediction (arXiv 2202.00512, section 4); weights are averaged. `torchrun --nproc-per-node N` in place of `python`
+lets N processes share every batch.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from captions import caption, load_words
 from muon import Muon
 from networks import TEXT_TOKENS, UNET_WIDTHS, build_text_encoder, build_unet, write_tokenizer
 from pictures import held_out_split, load_pixels, people_of, save_whole, to_tensor
+from processes import ALONE, Processes, joined
 from train_autoencoder import load_autoencoder
 
 from trainer.faces.attributes import mirrored
@@ -34,7 +36,7 @@ from trainer.faces.attributes import mirrored
 BATCH = 64
 ENCODED = 1024  # pictures whose latents are kept at once
 PEAK_LR = 6e-4
-WARMUP_STEPS = 300
+WARMUP_STEPS, WARMUP_SHARE = 300, 0.04  # whichever is sooner
 TEXT_LR_SHARE = 0.1
 CROSS_ATTENTION_LR_SHARE = 3.0
 SCHEDULE = {
@@ -82,45 +84,55 @@ def encoded(model, pixels: np.ndarray, device: torch.device) -> np.ndarray:
 
 def main() -> None:
     args = arguments()
-    budget, device = budget_of(args), device_of(args)
-
-    from diffusers import DDPMScheduler
-
+    device = device_of(args)
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
-    pixels = load_pixels(args.pictures, args.out / "pixels.npy")
-    words = load_words(args.pictures, pixels, args.out / "words.json")
-    latents, scale = latents_of(pixels, args.out, device)
-    train = held_out_split(people_of(args.pictures)).train
-    model, tokenizer = build_model(args.out, latents.shape[2], args.size, args.init_from)
-    model.to(device)
-    average = averaged(model, share=0.05)
-    optimizers = optimizers_of(model, args.optimizer, args.rate)
-    drawer = Drawer(latents, scale, words, train, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
-    parts = {"model": model, "average": average, **optimizers}
+    with joined(device) as processes:
+        train(args, device, processes)
+
+
+def train(args: argparse.Namespace, device: torch.device, processes: Processes) -> None:
+    """Step until the budget is used; the first process saves, logs and publishes."""
+    from diffusers import DDPMScheduler
+
+    budget = budget_of(args)
+    with processes.first_ahead():
+        pixels = load_pixels(args.pictures, args.out / "pixels.npy")
+        words = load_words(args.pictures, pixels, args.out / "words.json")
+        latents, scale = latents_of(pixels, args.out, device)
+        denoiser, tokenizer = build_denoiser(args.out, latents.shape[2], args.size, args.init_from)
+    denoiser.to(device)
+    average = averaged(denoiser, share=0.05)
+    optimizers = optimizers_of(denoiser, args.optimizer, args.rate, processes)
+    parts = {"model": denoiser, "average": average, **optimizers}
     step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts)
-    drawn = ahead(lambda n: drawer.draw(n, args.batch), step)
+    pictures = held_out_split(people_of(args.pictures)).train
+    drawer = Drawer(latents, scale, words, pictures, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
+    part = processes.part(args.batch)
+    drawn = ahead(lambda n: drawer.draw(n, args.batch, part), step)
+    shared = processes.sharing(denoiser)
 
     started, saved_at, losses = time.monotonic() - spent_s, time.monotonic(), deque(maxlen=400)
     while not budget.is_used(step, spent_s):
         for group in (group for optimizer in optimizers.values() for group in optimizer.param_groups):
             group["lr"] = args.rate * rate_share(step, budget.share(step, spent_s)) * group["share"]
-        loss = batch_loss(model, next(drawn), device)
-        model.zero_grad(set_to_none=True)
+        loss = shared(next(drawn))
+        denoiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
         for optimizer in optimizers.values():
             optimizer.step()
-        average.update_parameters(model)
+        average.update_parameters(denoiser)
         losses.append(loss.detach())  # a number would wait for the device
         step += 1
-        spent_s = time.monotonic() - started
-        if budget.is_used(step, spent_s) or time.monotonic() - saved_at > args.save_s:
+        spent_s = processes.agreed(time.monotonic() - started)
+        due = budget.is_used(step, spent_s) or time.monotonic() - saved_at > args.save_s
+        if due and processes.is_first:
             saved_at = time.monotonic()
             keep(args.out, parts, step, spent_s, float(torch.stack(list(losses)).mean()))
             if args.publish:
                 publish(args.out, args.publish, average.module, scale)
-    if args.publish and not losses:  # all was trained before, but perhaps not published there
+    if args.publish and not losses and processes.is_first:  # all was trained before, but perhaps not published there
         publish(args.out, args.publish, average.module, scale)
 
 
@@ -140,39 +152,41 @@ def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, loss: fl
     checkpoint.log(out / "unet.jsonl", {"step": step, "spent_s": round(spent_s), "loss": round(loss, 4)})
 
 
-def build_model(out: Path, latent_channels: int, size: str, init_from: Path | None):
-    """The denoiser and text encoder, new or from a pipeline folder, and the tokenizer, written when first needed."""
+def build_denoiser(out: Path, latent_channels: int, size: str, init_from: Path | None):
+    """The `Denoiser`, new or from a pipeline folder, and the tokenizer, written when first needed."""
     from transformers import CLIPTokenizer
 
     if not (out / "tokenizer").exists():  # equally frequent pairs merge in any order: a resume keeps the first
         write_tokenizer(out / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
-    model = torch.nn.ModuleDict({"unet": build_unet(latent_channels, size), "text": build_text_encoder(len(tokenizer))})
+    denoiser = Denoiser(build_unet(latent_channels, size), build_text_encoder(len(tokenizer)))
     if init_from:
-        load_published(model, init_from)
-    return model, tokenizer
+        load_published(denoiser, init_from)
+    return denoiser, tokenizer
 
 
 def rate_share(step: int, share: float) -> float:
-    """Warm-up over the first steps, flat, then a line to 3% over the last 30% of the budget."""
-    return min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, max(0.03, (1 - share) / 0.3))
+    """Warm-up over the first steps or share of the budget, flat, then a line to 3% over its last 30%."""
+    return min(1.0, max((step + 1) / WARMUP_STEPS, share / WARMUP_SHARE)) * min(1.0, max(0.03, (1 - share) / 0.3))
 
 
-def load_published(model, folder: Path) -> None:
+def load_published(denoiser: Denoiser, folder: Path) -> None:
     """Start from the weights of a published pipeline folder; the optimizer starts anew."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
 
-    model["unet"].load_state_dict(UNet2DConditionModel.from_pretrained(folder / "unet").state_dict())
-    model["text"].load_state_dict(CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict())
+    denoiser.unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder / "unet").state_dict())
+    denoiser.text.load_state_dict(CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict())
 
 
-def optimizers_of(model, kind: str, rate: float) -> dict[str, torch.optim.Optimizer]:
+def optimizers_of(
+    denoiser: Denoiser, kind: str, rate: float, processes: Processes = ALONE
+) -> dict[str, torch.optim.Optimizer]:
     """AdamW for all, or for all but the denoiser's inner matrices, which Muon takes.
 
     Each group has its share of the rate: the cross-attention has far to go, the text encoder must not collapse.
     """
-    unet = list(model["unet"].named_parameters())
+    unet = list(denoiser.unet.named_parameters())
     inner = {
         name for name, weight in unet if kind == "muon" and weight.ndim > 1 and not name.startswith(("conv_", "time_"))
     }
@@ -187,10 +201,10 @@ def optimizers_of(model, kind: str, rate: float) -> dict[str, torch.optim.Optimi
         ]
         for key, some in asked.items()
     }
-    groups["optimizer"].append({"params": list(model["text"].parameters()), "share": TEXT_LR_SHARE})
-    fused = next(model.parameters()).is_cuda
+    groups["optimizer"].append({"params": list(denoiser.text.parameters()), "share": TEXT_LR_SHARE})
+    fused = next(denoiser.parameters()).is_cuda
     adamw = torch.optim.AdamW(groups["optimizer"], lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
-    return {"optimizer": adamw} | ({"muon": Muon(groups["muon"], rate)} if inner else {})
+    return {"optimizer": adamw} | ({"muon": Muon(groups["muon"], rate, processes=processes)} if inner else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +235,8 @@ class Drawer:
     tokenizer: Any
     alphas: torch.Tensor
 
-    def draw(self, step: int, count: int) -> Batch:
-        """The `count` pictures that belong to `step`."""
+    def draw(self, step: int, count: int, part: slice = slice(None)) -> Batch:
+        """The `count` pictures that belong to `step`, or a `part` of them."""
         rng = np.random.default_rng((2, step))
         rows = self.train[rng.integers(len(self.train), size=count)]
         flips = rng.integers(2, size=count)
@@ -239,19 +253,28 @@ class Drawer:
         drawn = torch.rand(count, generator=generator)
         t = (1000 * NOISE_SHIFT * drawn / (1 + (NOISE_SHIFT - 1) * drawn)).long().clamp(max=999)
         signal, spread = self.alphas[t].sqrt().view(-1, 1, 1, 1), (1 - self.alphas[t]).sqrt().view(-1, 1, 1, 1)
-        return Batch(signal * z + spread * noise, t, texts, signal * noise - spread * z)
+        whole = (signal * z + spread * noise, t, texts, signal * noise - spread * z)
+        return Batch(*(rows[part] for rows in whole))
 
 
-def batch_loss(model, batch: Batch, device: torch.device) -> torch.Tensor:
-    """v-prediction loss.
+class Denoiser(torch.nn.Module):
+    """UNet and text encoder; called with a batch it gives their v-prediction loss.
 
     Every noise level weighs the same: min-SNR weights nearly silence the noisiest levels, where words decide.
     """
-    noisy = batch.noisy.to(device, memory_format=torch.channels_last)
-    with autocast(device):
-        words = model["text"](batch.texts.to(device)).last_hidden_state
-        predicted = model["unet"](noisy, batch.levels.to(device), words).sample
-    return (predicted.float() - batch.velocity.to(device)).square().mean()
+
+    def __init__(self, unet: torch.nn.Module, text: torch.nn.Module) -> None:
+        super().__init__()
+        self.unet, self.text = unet, text
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Mean squared error of the velocity, over all elements."""
+        device = next(self.parameters()).device
+        noisy = batch.noisy.to(device, memory_format=torch.channels_last)
+        with autocast(device):
+            words = self.text(batch.texts.to(device)).last_hidden_state
+            predicted = self.unet(noisy, batch.levels.to(device), words).sample
+        return (predicted.float() - batch.velocity.to(device)).square().mean()
 
 
 def publish(out: Path, folder: Path, averaged, scale: float) -> None:
@@ -264,9 +287,9 @@ def publish(out: Path, folder: Path, averaged, scale: float) -> None:
     halved = copy.deepcopy(averaged).eval()  # the training goes on with the full-precision ones
     pipeline = StableDiffusionPipeline(
         vae=vae,
-        text_encoder=halved["text"],
+        text_encoder=halved.text,
         tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
-        unet=halved["unet"].to(memory_format=torch.contiguous_format),
+        unet=halved.unet.to(memory_format=torch.contiguous_format),
         scheduler=DPMSolverMultistepScheduler(**SCHEDULE, solver_order=2, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
@@ -275,7 +298,7 @@ def publish(out: Path, folder: Path, averaged, scale: float) -> None:
     part = out / "published.part"
     shutil.rmtree(part, ignore_errors=True)
     # The text encoder is small and stays fp32: transformers loads it in the type it was saved in, diffusers does not.
-    vae.half(), halved["unet"].half()
+    vae.half(), halved.unet.half()
     pipeline.save_pretrained(part, safe_serialization=True)
     for written in part.rglob("*"):
         if written.is_file():

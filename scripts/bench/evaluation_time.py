@@ -34,7 +34,7 @@ PARTS = (
     ("    texts", "pipeline_stable_diffusion.py", ("encode_prompt",)),
     ("    denoiser", "unet_2d_condition.py", ("forward",)),
     ("    decoding latents", "autoencoder_kl.py", ("decode",)),
-    ("    writing PNG files", "trainer/evaluate/sample.py", ("keep",)),
+    ("    writing PNG files", "trainer/bases/sampling.py", ("keep",)),
     ("  reading the photos, finding and embedding their faces", "trainer/evaluate/judge.py", ("look_at_albums",)),
     ("  finding and embedding faces in pictures", "trainer/evaluate/judge.py", ("look",)),
     ("  prompt score", "trainer/evaluate/probe.py", ("prompt_scores",)),

@@ -23,10 +23,10 @@ from trainer.adapter import describe
 from trainer.album import CACHE, read_album
 from trainer.console import Console
 from trainer.export.convert import convert
+from trainer.finished import read_lock
 from trainer.jobs import EVALUATE, EXPORT
 from trainer.pipeline import Pipeline
 from trainer.recipe import Layered, load_recipe
-from trainer.replay import read_lock
 from trainer.subject import Subject, find_subject
 
 HEADER = "| rank | MB | energy kept | error of the update | likeness (95%) | of_ceiling (95%) | of the full one's |"

@@ -18,12 +18,12 @@ import numpy as np
 
 from trainer.album import read_album
 from trainer.bases.base import Base, get_base, resolve_precision
+from trainer.bases.sampling import Sampling, read_pictures, sample_prompts
 from trainer.console import Console
 from trainer.evaluate import calibrate
 from trainer.evaluate.gallery import Gallery
 from trainer.evaluate.judge import look, look_at_album
 from trainer.evaluate.prompts import report_prompts
-from trainer.evaluate.sample import Sampling, read_pictures, sample_prompts
 from trainer.evaluate.scorecard import Reals, reals_of
 from trainer.evaluate.strength import weaker
 from trainer.faces.base import Detector, Embedder, get_detector, get_embedder

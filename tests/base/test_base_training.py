@@ -14,11 +14,13 @@ import budget
 import checkpoint
 import muon
 import networks
+import processes
 import pytest
 import torch
+import train_autoencoder
 import train_unet
 from captions import vocabulary
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/base"
 STEPS = 3
@@ -92,6 +94,33 @@ def test_a_killed_training_makes_the_weights_of_an_unbroken_one(imagefolder: Pat
     assert (whole / "published" / file).read_bytes() == (killed / "published" / file).read_bytes()
 
 
+@pytest.mark.usefixtures("weights", "one_thread")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_train_as_one_does(imagefolder: Path, tmp_path: Path, optimizer: str) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    weights = train_autoencoder.build_autoencoder(4).state_dict()
+    for out in (alone, shared):
+        out.mkdir()
+        save_file(weights, out / "autoencoder.safetensors")
+    more = ["--size", "lean", "--optimizer", optimizer]
+    train("train_unet.py", imagefolder, alone, *more)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPTS.parents[1])}
+    subprocess.run([*launch, *command("train_unet.py", imagefolder, shared, 999), *more], env=variables, check=True)
+    one, other = (torch.load(out / "unet.state.pt", weights_only=True) for out in (alone, shared))
+    assert one["step"] == other["step"] == STEPS
+    moved = [one["model"][name] - other["model"][name] for name in one["model"]]
+    assert max(float(difference.abs().max()) for difference in moved) < 1e-4  # of steps of about 1e-3
+    assert len((shared / "unet.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_batch_is_shared_in_equal_parts_or_not_at_all() -> None:
+    taken = [range(6)[processes.Processes(rank, 3).part(6)] for rank in range(3)]
+    assert [list(part) for part in taken] == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(SystemExit, match="--batch 7 cannot be shared by 3 processes"):
+        processes.Processes(0, 3).part(7)
+
+
 def test_steps_alone_decide_where_there_are_any() -> None:
     by_steps = budget.Budget(minutes=1, steps=10)
     assert by_steps.share(5, 1e9) == 0.5
@@ -160,7 +189,7 @@ def test_muon_moves_along_every_direction_alike(shape: tuple[int, ...]) -> None:
 
 
 def test_every_weight_of_the_base_has_one_optimizer() -> None:
-    model = torch.nn.ModuleDict({"unet": networks.build_unet(8, "lean"), "text": networks.build_text_encoder(300)})
+    model = train_unet.Denoiser(networks.build_unet(8, "lean"), networks.build_text_encoder(300))
     for kind, names in (("adamw", {"optimizer"}), ("muon", {"optimizer", "muon"})):
         optimizers = train_unet.optimizers_of(model, kind, 1e-3)
         assert set(optimizers) == names

@@ -12,10 +12,10 @@ from PIL import Image
 
 from trainer.album import read_album
 from trainer.bases.base import Base, get_base
+from trainer.bases.sampling import picture_name
 from trainer.console import Console
 from trainer.evaluate.check import ADAPTER, Checks
 from trainer.evaluate.prompts import report_prompts, select_prompts
-from trainer.evaluate.sample import picture_name
 from trainer.evaluate.stage import Evaluator
 from trainer.faces.align import crop_square
 from trainer.fit.checkpoint import find_checkpoints

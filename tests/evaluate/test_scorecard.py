@@ -14,11 +14,11 @@ from conftest import framed_of
 from PIL import Image, ImageFilter
 
 from trainer.bases.base import Base, get_base
+from trainer.bases.sampling import Sampling, picture_name
 from trainer.console import Console
 from trainer.evaluate import stage
 from trainer.evaluate.nulls import NOT_MEASURED
 from trainer.evaluate.prompts import leak_prompts, paraphrases, report_prompts
-from trainer.evaluate.sample import Sampling, picture_name
 from trainer.evaluate.sexes import sex_prompts
 from trainer.evaluate.verdict import COARSE
 from trainer.faces.align import crop_square

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from trainer.bases.base import get_base
+from trainer.bases.sampling import Sampling, read_pictures, sample_prompts
 from trainer.console import Console
 from trainer.evaluate.gallery import Gallery
 from trainer.evaluate.judge import Seen, look
-from trainer.evaluate.sample import Sampling, read_pictures, sample_prompts
 from trainer.evaluate.scorecard import leak
 from trainer.evaluate.sexes import WOMAN, as_asked, line_of, sex_prompts
 from trainer.faces.align import ARCFACE_112

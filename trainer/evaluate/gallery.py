@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from trainer.bases.base import Base
+from trainer.bases.sampling import Sampling, sampled_files
 from trainer.evaluate.judge import Seen, look
-from trainer.evaluate.sample import Sampling, sampled_files
 from trainer.faces.base import Detector, Embedder
 from trainer.records import RGB, Face, Floats, Prompt
 from trainer.run import fingerprint_of

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trainer.bases.base import Base
+from trainer.bases.sampling import read_pictures, sample_prompts
 from trainer.console import Console
 from trainer.evaluate import probe, scorecard, unsealed
 from trainer.evaluate.clip import ClipScorer
@@ -21,7 +22,7 @@ from trainer.evaluate.judge import Seen
 from trainer.evaluate.nulls import why_null
 from trainer.evaluate.prompts import scene_prompts
 from trainer.evaluate.report import Shown, write_report
-from trainer.evaluate.sample import read_pictures, sample_prompts, write_first_batch
+from trainer.evaluate.sample import write_first_batch
 from trainer.evaluate.scorecard import Reals
 from trainer.evaluate.sealed import SIDE_PX, thumbnails
 from trainer.evaluate.settings import Photos, Settings

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.bases.sampling import Sampling
 from trainer.evaluate.clip import ClipScorer
-from trainer.evaluate.sample import Sampling
 from trainer.faces.attributes import AttributeReader
 from trainer.faces.base import Detector, Embedder
 from trainer.records import Framed, Split

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.bases.base import Base
+from trainer.bases.sampling import read_pictures, sample_prompts
 from trainer.console import Console
 from trainer.errors import MissingPartError
 from trainer.evaluate import calibrate, probe, scorecard, unsealed
@@ -23,7 +24,7 @@ from trainer.evaluate.judge import Album, everyone, look, look_at_albums
 from trainer.evaluate.nulls import why_null
 from trainer.evaluate.prompts import beside_prompts, leak_prompts, paraphrases, report_prompts, select_prompts
 from trainer.evaluate.report import Shown, write_report
-from trainer.evaluate.sample import read_pictures, sample_prompts, write_first_batch
+from trainer.evaluate.sample import write_first_batch
 from trainer.evaluate.scorecard import Reals, reals_of
 from trainer.evaluate.sealed import sealed_among
 from trainer.evaluate.select import Candidate, choose

@@ -8,10 +8,10 @@ from conftest import hashes
 from PIL import Image
 
 from trainer.bases.base import Base, get_base
+from trainer.bases.sampling import Sampling, picture_name, read_pictures, sample_prompts
 from trainer.console import Console
 from trainer.evaluate.gallery import LOOKS, BasePictures
 from trainer.evaluate.judge import look
-from trainer.evaluate.sample import Sampling, picture_name, read_pictures, sample_prompts
 from trainer.faces.base import get_detector, get_embedder
 from trainer.records import RGB, Prompt
 

@@ -1,0 +1,1 @@
+"""Stage 5: pictures from the exported adapter, ranked by likeness."""
