@@ -14,6 +14,7 @@ import copy
 import shutil
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,8 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
 
     started, saved_at, losses = time.monotonic() - spent_s, time.monotonic(), deque(maxlen=400)
     while not budget.is_used(step, spent_s):
-        for group in (group for optimizer in optimizers.values() for group in optimizer.param_groups):
-            group["lr"] = args.rate * rate_share(step, budget.share(step, spent_s)) * group["share"]
         loss = shared(next(drawn))
-        denoiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
-        for optimizer in optimizers.values():
-            optimizer.step()
+        learn(denoiser, optimizers, loss, args.rate * rate_share(step, budget.share(step, spent_s)))
         average.update_parameters(denoiser)
         losses.append(loss.detach())  # a number would wait for the device
         step += 1
@@ -134,6 +129,17 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
                 publish(args.out, args.publish, average.module, scale)
     if args.publish and not losses and processes.is_first:  # all was trained before, but perhaps not published there
         publish(args.out, args.publish, average.module, scale)
+
+
+def learn(denoiser: Denoiser, optimizers: Mapping[str, torch.optim.Optimizer], loss: torch.Tensor, rate: float) -> None:
+    """One step of every optimizer down this loss, each group at its share of the rate."""
+    for group in (group for optimizer in optimizers.values() for group in optimizer.param_groups):
+        group["lr"] = rate * group["share"]
+    denoiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
+    for optimizer in optimizers.values():
+        optimizer.step()
 
 
 def arguments() -> argparse.Namespace:
