@@ -16,7 +16,7 @@ from trainer.faces.attributes import VOCABULARY
 from trainer.faces.base import get_detector, get_embedder
 from trainer.pictures import open_picture
 from trainer.portrait.provenance import GENERATED, XMP_KEY, write_generated
-from trainer.portrait.rank import Likeness, likeness_of, ranked
+from trainer.portrait.rank import Likeness, best, likeness_of, ranked
 from trainer.portrait.styles import DEFAULT_STYLE, STYLES, own_text, style_texts, styles_of
 
 WHO = "ohwx person"
@@ -99,6 +99,21 @@ def test_the_ranking_names_each_picture_once_and_none_without_a_face_before_a_fa
     assert sorted(order) == list(range(len(found)))
     faces = [found[index].has_face for index in order]
     assert faces == sorted(faces, reverse=True)
+
+
+@given(st.data(), st.integers(1, 9))
+def test_every_prompt_of_a_style_is_kept_as_often_as_the_others(data: st.DataObject, count: int) -> None:
+    prompts = ["smiling", "bright", "dark"] * 3
+    found = [Likeness(data.draw(st.floats(-1, 1)), None, True, False) for _ in prompts]
+    kept = best(found, prompts, count)
+    assert len(kept) == len(set(kept)) == count
+    often = [[prompts[index] for index in kept].count(prompt) for prompt in set(prompts)]
+    assert max(often) - min(often) <= 1
+    assert [found[index].cosine for index in kept] == sorted((found[i].cosine for i in kept), reverse=True)
+    for prompt in set(prompts):
+        mine = {found[i].cosine for i in kept if prompts[i] == prompt}
+        left = [found[i].cosine for i in range(9) if i not in kept and prompts[i] == prompt]
+        assert not mine or not left or min(mine) >= max(left)
 
 
 def test_a_written_portrait_says_that_it_was_generated_and_nothing_else(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -56,3 +57,15 @@ def _share(cosine: float, floor: float | None, ceiling: float | None) -> float |
 def ranked(found: Sequence[Likeness]) -> list[int]:
     """Indices from the best on: faces before none, possible copies after the others, then by the cosine."""
     return sorted(range(len(found)), key=lambda i: (not found[i].has_face, found[i].is_copy, -found[i].cosine))
+
+
+def best(found: Sequence[Likeness], prompts: Sequence[str], count: int) -> list[int]:
+    """Indices of `count` of the pictures, the best first: of each prompt its best ones, as many as of any other."""
+    order = ranked(found)
+    taken: Counter[str] = Counter()
+    rounds = {}
+    for index in order:
+        rounds[index] = taken[prompts[index]]
+        taken[prompts[index]] += 1
+    kept = sorted(order, key=rounds.__getitem__)[:count]
+    return [index for index in order if index in kept]

@@ -13,7 +13,7 @@ from trainer.bases.base import Base
 from trainer.bases.sampling import Sampling, read_pictures, sample_prompts
 from trainer.console import Console
 from trainer.portrait.provenance import write_generated
-from trainer.portrait.rank import Ranker, ranked
+from trainer.portrait.rank import Ranker, best
 from trainer.records import Prompt
 from trainer.run import write_json
 
@@ -61,7 +61,7 @@ def portrait(
     pictures = [picture for row in rows for picture in row]
     found = ranker(pictures)
     kept = []
-    for place, index in enumerate(ranked(found)[: settings.count], 1):
+    for place, index in enumerate(best(found, [text for text, _ in jobs], settings.count), 1):
         text, seed = jobs[index]
         name = f"{place:02d}.png"
         write_generated(folder / name, pictures[index])
