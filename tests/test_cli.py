@@ -19,6 +19,7 @@ COMMANDS = (
     "fit",
     "evaluate",
     "export",
+    "portrait",
     "compare",
     "plan",
     "replay",

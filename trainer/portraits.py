@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from trainer.bases.base import resolve_precision
-from trainer.bases.sampling import Sampling
+from trainer.bases.sampling import Sampling, read_picture
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
 from trainer.evaluate.calibrate import strangers
@@ -20,7 +17,7 @@ from trainer.evaluate.judge import look
 from trainer.faces.base import get_detector
 from trainer.finished import locked_recipe, read_lock, read_manifest, subject_of
 from trainer.jobs import EXPORT, PREPARE
-from trainer.kinds import KINDS
+from trainer.kinds import KINDS, Kind
 from trainer.layouts.header import SUFFIX
 from trainer.portrait.rank import Likeness, Ranker, likeness_of
 from trainer.portrait.stage import VERSION, Settings, portrait
@@ -62,12 +59,7 @@ def make_portraits(run: Path, asked: Asked, console: Console) -> dict[str, Any]:
     run = run.resolve()
     lock, manifest = read_lock(run), read_manifest(run)
     recipe = locked_recipe(run, lock).recipe
-    kind = KINDS[recipe.prepare.subject_kind]
-    if not kind.has_face:
-        raise UsageError(f"portraits are ranked by likeness, and {kind.faceless}", "use the adapter with diffusers")
-    for name in (PREPARE, EXPORT):
-        if read_stage(run / name) is None:
-            raise IntegrityError(f"{run / name} is not whole", "run `trainer export` again")
+    _check_run(run, KINDS[recipe.prepare.subject_kind])
     base = load_base(recipe, recipe.evaluate.precision, console)
     if base.sha256 != lock["base_sha256"]:
         hint = "put back the base that the adapter was fitted on, or train again"
@@ -94,6 +86,14 @@ def _check_counts(asked: Asked) -> None:
         raise UsageError("--seed must be at least 0", "each picture's noise is drawn from it")
 
 
+def _check_run(run: Path, kind: Kind) -> None:
+    if not kind.has_face:
+        raise UsageError(f"portraits are ranked by likeness, and {kind.faceless}", "use the adapter with diffusers")
+    for name in (PREPARE, EXPORT):
+        if read_stage(run / name) is None:
+            raise IntegrityError(f"{run / name} is not whole", "run `trainer export` again")
+
+
 def _settings(recipe: Recipe, prompt_set: str, asked: Asked) -> Settings:
     """What the stage is told: the texts, and pictures made as the evaluation made them."""
     e, trigger = recipe.evaluate, recipe.prepare.trigger
@@ -109,11 +109,10 @@ def _settings(recipe: Recipe, prompt_set: str, asked: Asked) -> Settings:
 def ranker_of(recipe: Recipe, prepared: Path) -> Ranker:
     """Compares pictures with the samples that were fitted, in the gate's eyes: sealed photos stay closed."""
 
-    def rank(pictures: Sequence[RGB]) -> list[Likeness]:
+    def rank(pictures: Iterable[RGB]) -> list[Likeness]:
         fetch(cache_folder())
         detector, gate = get_detector(cache_folder()), embedder_of(recipe, recipe.faces.gate)
-        samples = (np.asarray(Image.open(file)) for file in sorted((prepared / "images").glob("*.png")))
-        known = look(samples, detector, gate)
+        known = look(map(read_picture, sorted((prepared / "images").glob("*.png"))), detector, gate)
         photos = known.vectors[known.detected > 0]
         if not len(photos):
             raise IntegrityError(f"no face is found in {prepared / 'images'}", "run `trainer prepare` again")

@@ -96,7 +96,7 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
     """Step until the budget is used; the first process saves, logs and publishes."""
     from diffusers import DDPMScheduler
 
-    budget = budget_of(args)
+    budget, part = budget_of(args), processes.part(args.batch)
     with processes.first_ahead():
         pixels = load_pixels(args.pictures, args.out / "pixels.npy")
         words = load_words(args.pictures, pixels, args.out / "words.json")
@@ -109,7 +109,6 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
     step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts)
     pictures = held_out_split(people_of(args.pictures)).train
     drawer = Drawer(latents, scale, words, pictures, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
-    part = processes.part(args.batch)
     drawn = ahead(lambda n: drawer.draw(n, args.batch, part), step)
     shared = processes.sharing(denoiser)
 

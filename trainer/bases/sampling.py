@@ -47,8 +47,13 @@ def sample_prompts(
 
 def read_pictures(folder: Path, prompts: Sequence[Prompt], seeds: range) -> list[list[RGB]]:
     """The pictures that `sample_prompts` left, by prompt and seed."""
-    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in sampled_files(folder, prompts, seeds)]
+    pictures = [read_picture(file) for file in sampled_files(folder, prompts, seeds)]
     return [pictures[row * len(seeds) : (row + 1) * len(seeds)] for row in range(len(prompts))]
+
+
+def read_picture(file: Path) -> RGB:
+    """The (height, width, 3) uint8 pixels of a picture of our own making."""
+    return np.asarray(Image.open(file).convert("RGB"))
 
 
 def sampled_files(folder: Path, prompts: Sequence[Prompt], seeds: range) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ class Likeness:
     is_copy: bool
 
 
-Ranker = Callable[[Sequence[RGB]], list[Likeness]]
+Ranker = Callable[[Iterable[RGB]], list[Likeness]]
 
 
 def likeness_of(vectors: Floats, faces: Sequence[bool], photos: Floats, strangers: Floats | None) -> list[Likeness]:

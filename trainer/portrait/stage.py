@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.bases.base import Base
-from trainer.bases.sampling import Sampling, read_pictures, sample_prompts
+from trainer.bases.sampling import Sampling, read_picture, sample_prompts, sampled_files, sampling_jobs
 from trainer.console import Console
 from trainer.portrait.provenance import write_generated
 from trainer.portrait.rank import Ranker, best
@@ -56,16 +56,15 @@ def portrait(
     made = folder / "candidates"
     base.use_adapter(adapter, folded=True)
     sample_prompts(base, prompts, settings.seeds, settings.sampling, made, console, "making portraits")
-    rows = read_pictures(made, prompts, settings.seeds)
-    jobs = [(prompt.text, seed) for prompt in prompts for seed in settings.seeds]
-    pictures = [picture for row in rows for picture in row]
-    found = ranker(pictures)
+    files = sampled_files(made, prompts, settings.seeds)
+    jobs = [(settings.texts[row], seed) for row, seed in sampling_jobs(len(prompts), settings.seeds)]
+    found = ranker(map(read_picture, files))
     kept = []
     for place, index in enumerate(best(found, [text for text, _ in jobs], settings.count), 1):
         text, seed = jobs[index]
         name = f"{place:02d}.png"
-        write_generated(folder / name, pictures[index])
+        write_generated(folder / name, read_picture(files[index]))
         kept.append({"file": name, "prompt": text, "seed": seed, **asdict(found[index])})
-    write_json(folder / LIST, {"schema": 1, "candidates": len(pictures), "portraits": kept})
+    write_json(folder / LIST, {"schema": 1, "candidates": len(files), "portraits": kept})
     shutil.rmtree(made)
-    return {"candidates": len(pictures), "portraits": kept}
+    return {"candidates": len(files), "portraits": kept}
