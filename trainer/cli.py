@@ -17,6 +17,7 @@ from trainer.cli_plan import add_plan_command
 from trainer.cli_run import Json, Overrides, carry_out
 from trainer.console import Console
 from trainer.errors import UsageError
+from trainer.portrait.styles import DEFAULT_STYLE
 
 app = typer.Typer(
     name="trainer",
@@ -109,7 +110,7 @@ def batch(
 @app.command()
 def portrait(
     subject: SubjectName,
-    style: Annotated[str, typer.Option("--style", help="Which; an unknown one lists those of the base.")] = "headshot",
+    style: Annotated[str, typer.Option("--style", help="An unknown one lists those of the base.")] = DEFAULT_STYLE,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Instead: words of your own.")] = None,
     count: Annotated[int, typer.Option("--count", help="Pictures to keep.")] = 8,
     tries: Annotated[int, typer.Option("--tries", help="Pictures to make for each that is kept.")] = 2,
