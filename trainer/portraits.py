@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.bases.base import resolve_precision
-from trainer.bases.sampling import Sampling, read_picture
+from trainer.bases.sampling import read_picture
 from trainer.console import Console
 from trainer.errors import IntegrityError, UsageError
 from trainer.evaluate.calibrate import strangers
@@ -25,7 +24,7 @@ from trainer.portrait.styles import own_text, style_texts
 from trainer.recipe import Recipe
 from trainer.records import RGB
 from trainer.run import Run, exclusive, fingerprint_of, read_stage, saying_disk_full
-from trainer.scoring import embedder_of, load_base
+from trainer.scoring import embedder_of, load_base, sampling_of
 from trainer.weights import cache_folder, fetch
 
 PORTRAIT = "5_portrait"
@@ -96,14 +95,13 @@ def _check_run(run: Path, kind: Kind) -> None:
 
 def _settings(recipe: Recipe, prompt_set: str, asked: Asked) -> Settings:
     """What the stage is told: the texts, and pictures made as the evaluation made them."""
-    e, trigger = recipe.evaluate, recipe.prepare.trigger
+    trigger = recipe.prepare.trigger
     who = f"{trigger} {recipe.prepare.class_word}"
     if asked.prompt is None:
         texts = style_texts(asked.style, prompt_set, who)
     else:
         texts = [own_text(asked.prompt, trigger, who)]
-    sampling = Sampling(e.sampling_steps, e.guidance, e.batch_size, resolve_precision(e.precision))
-    return Settings(texts, asked.count, asked.tries, asked.seed, sampling)
+    return Settings(texts, asked.count, asked.tries, asked.seed, sampling_of(recipe))
 
 
 def ranker_of(recipe: Recipe, prepared: Path) -> Ranker:

@@ -15,6 +15,7 @@ from trainer.weights import cache_folder
 
 if TYPE_CHECKING:
     from trainer.bases.base import Base
+    from trainer.bases.sampling import Sampling
     from trainer.evaluate.clip import ClipScorer
     from trainer.evaluate.scenes import SceneEvaluator
     from trainer.evaluate.settings import Photos, Settings
@@ -78,8 +79,6 @@ class Scoring:
         return Photos(self.album.paths(), read_framed(prepared), split, prepared / "images")
 
     def _settings(self, checked: Path | None = None) -> Settings:
-        from trainer.bases.base import resolve_precision
-        from trainer.bases.sampling import Sampling
         from trainer.evaluate import stage
 
         e, faces = self.recipe.evaluate, self.recipe.faces
@@ -88,7 +87,7 @@ class Scoring:
             class_word=self.recipe.prepare.class_word,
             seeds=e.seeds,
             select_prompts=e.select_prompts,
-            sampling=Sampling(e.sampling_steps, e.guidance, e.batch_size, resolve_precision(e.precision)),
+            sampling=sampling_of(self.recipe),
             false_accept_rate=e.false_accept_rate,
             bootstrap=e.bootstrap,
             copying_limit=e.copying_limit,
@@ -124,6 +123,15 @@ class Scoring:
         files = {name: self.album.paths()[name] for name in read_split(prepared).report}
         eyes = get_detector(cache_folder()), embedder_of(self.recipe, self.recipe.faces.judge)
         return likeness(pictures, files, read_framed(prepared), self.recipe.prepare.max_pixels, *eyes)
+
+
+def sampling_of(recipe: Recipe) -> Sampling:
+    """How the evaluation makes its pictures."""
+    from trainer.bases.base import resolve_precision
+    from trainer.bases.sampling import Sampling
+
+    e = recipe.evaluate
+    return Sampling(e.sampling_steps, e.guidance, e.batch_size, resolve_precision(e.precision))
 
 
 def load_base(recipe: Recipe, precision: str, console: Console, quantize: str = "none", offload: bool = False) -> Base:
