@@ -23,7 +23,7 @@ from trainer.faces.align import portrait_square
 from trainer.faces.base import Detector
 from trainer.pictures import open_picture
 from trainer.records import Framed
-from trainer.weights import cache_folder, fetch
+from trainer.weights import NEW_BASE, cache_folder, fetch, needed
 
 pytest_plugins = ["families"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,7 @@ settings.load_profile("house")
 @pytest.fixture(scope="session")
 def weights() -> Path:
     folder = cache_folder()
-    fetch(folder)
+    fetch(folder, files=needed(NEW_BASE))
     return folder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import IntegrityError, MissingPartError
-from trainer.weights import MASKS, WEIGHTS, cache_folder, download_words, fetch, needed, verified
+from trainer.weights import MASKS, NEW_BASE, WEIGHTS, cache_folder, download_words, fetch, needed, verified
 
 
 def test_a_missing_file_names_the_mend(tmp_path: Path) -> None:
@@ -33,9 +33,10 @@ def test_every_pinned_file_is_there_and_nothing_is_fetched_twice(weights: Path) 
 def test_what_only_some_recipes_need_is_left_to_them(tmp_path: Path) -> None:
     masks = set(needed(MASKS)) - set(needed())
     assert masks == {"face_landmark.tflite", "selfie_segmentation.tflite"}
-    assert set(needed(MASKS)) == set(WEIGHTS)
-    assert "wheel" in download_words(sorted(masks))
-    assert "wheel" not in download_words(needed())
+    assert set(needed(MASKS, NEW_BASE)) == set(WEIGHTS)
+    assert download_words(needed()) == "56 MB"
+    assert download_words(needed(MASKS)) == "56 MB, 36 MB for masks"
+    assert download_words(list(WEIGHTS)) == "56 MB, 36 MB for masks, 13 MB for training a base"
     with pytest.raises(MissingPartError) as caught:
         verified("selfie_segmentation.tflite", tmp_path)
     assert caught.value.hint == "trainer weights get --all"

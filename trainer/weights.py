@@ -27,12 +27,13 @@ from trainer.errors import IntegrityError, MissingPartError
 MAX_MEMBER_BYTES = 128 * 1024 * 1024
 MEND = "trainer weights get"
 MASKS = "fit.mask"
+NEW_BASE = "scripts/base"
 WHEEL = ("--only-binary=:all:", "--platform", "manylinux_2_28_x86_64", "--python-version", "3.11")  # one, anywhere
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One pinned file inside one pinned package; `only_for` is the recipe key without which nobody needs it."""
+    """One pinned file inside one pinned package; `only_for` is the recipe key or folder that alone needs it."""
 
     file: str
     registry: Literal["npm", "pip", "wheel"]
@@ -56,6 +57,11 @@ WEIGHTS: dict[str, Weight] = {
         Weight("fr_expression.onnx", "npm", "faceplugin-face-recognition-js", "0.0.1",
                "package/model/fr_expression.onnx",
                "88959314d9dc14d6c968cca31dc068e4350bf1944154e3bdd2eece5d0f318d05", "MIT"),
+        Weight("age_gender_model.bin", "npm", "@vladmandic/face-api", "1.7.15", "package/model/age_gender_model.bin",
+               "49f92bbc0afef2342c4385e4a2b0acb6d7a727c6f0aa539499719a81acf9abaa", "MIT", NEW_BASE),
+        Weight("age_gender_model.json", "npm", "@vladmandic/face-api", "1.7.15",
+               "package/model/age_gender_model-weights_manifest.json",
+               "74b60bf3ebf981bf4e661e9cca3a185614e10b25d797118b62e2a68d3ff2569f", "MIT", NEW_BASE),
         Weight("dlib_face_recognition_resnet_model_v1.dat", "pip", "face-recognition-models", "0.3.0",
                "face_recognition_models-0.3.0/face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
                "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", "public domain"),
@@ -76,8 +82,9 @@ def needed(*keys: str) -> list[str]:
 
 def download_words(files: Sequence[str]) -> str:
     """How large these files are, at most."""
-    masks = any(WEIGHTS[file].only_for == MASKS for file in files)
-    return "56 MB, and a wheel of 36 MB for masks" if masks else "56 MB"
+    more = {MASKS: "36 MB for masks", NEW_BASE: "13 MB for training a base"}
+    some = [words for key, words in more.items() if any(WEIGHTS[file].only_for == key for file in files)]
+    return ", ".join(["56 MB", *some])
 
 
 def cache_folder() -> Path:

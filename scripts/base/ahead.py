@@ -1,16 +1,27 @@
-"""The next batch is drawn while a step computes."""
+"""Batches are drawn while a step computes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from itertools import count
+from typing import Generic, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
 
 Batch = TypeVar("Batch")
 
 
-def ahead(draw: Callable[[int], Batch], step: int) -> Iterator[Batch]:
-    """Yield `draw(step)`, `draw(step + 1)` and so on; each is drawn in a thread while the one before is used."""
+def ahead(draw: Callable[[int], Batch], step: int, workers: int = 0) -> Iterator[Batch]:
+    """Yield `draw(step)`, `draw(step + 1)` and so on, drawn by as many processes; by a thread where there are none.
+
+    A GPU is done with a step sooner than one process has drawn the next.
+    """
+    if workers:
+        loader = DataLoader(
+            _Draws(draw), batch_size=None, sampler=count(step), num_workers=workers, multiprocessing_context="fork"
+        )
+        yield from loader
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(draw, step)
         while True:
@@ -18,3 +29,13 @@ def ahead(draw: Callable[[int], Batch], step: int) -> Iterator[Batch]:
             step += 1
             coming = thread.submit(draw, step)
             yield batch
+
+
+class _Draws(Dataset[Batch], Generic[Batch]):
+    """`draw`'s batches by their step."""
+
+    def __init__(self, draw: Callable[[int], Batch]) -> None:
+        self.draw = draw
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.draw(step)

@@ -1,18 +1,20 @@
-"""Captions of the base's training pictures, from what their source says of them."""
+"""Captions of the base's training pictures, from what their source says and what is measured in them."""
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import string
 from pathlib import Path
 
 import numpy as np
-from kept_faces import words_in
+from ages import AGE_WORDS, age_word
+from kept_faces import ages_in, words_in
 from pictures import read_pictures
 
 from trainer.faces.attributes import VOCABULARY
-from trainer.weights import cache_folder, fetch
+from trainer.weights import NEW_BASE, cache_folder, fetch, needed
 
 SEX_WORDS = {"male": "man", "female": "woman"}
 EXPRESSION_WORDS = {
@@ -22,19 +24,31 @@ EXPRESSION_WORDS = {
     "anger": "angry",
     "sadness": "sad",
 }
+SURE = 0.9  # probability from which a guessed sex is said
+CLEAR_YEARS = 3  # from the next age word, for a guessed one to be said
 
 
-def age_word(age: int) -> str:
-    """young, middle-aged or old."""
-    return "young" if age < 35 else "middle-aged" if age < 60 else "old"
+def known_words(facts: dict[str, str], years: float, man: float) -> list[str]:
+    """What the source says of one picture: class word first, then age and group, but not the expression.
+
+    What it does not say of sex and age is as guessed, `years` and the probability `man` of 0 to 1, where that is clear.
+    """
+    return [
+        SEX_WORDS.get(facts.get("sex", "")) or guessed_sex(man),
+        *([age_word(int(facts["age"]))] if "age" in facts else guessed_age(years)),
+        *([facts["group"]] if "group" in facts else []),
+    ]
 
 
-def known_words(facts: dict[str, str]) -> list[str]:
-    """What the source says of one picture: class word first, then age, group and any expression but a smile."""
-    words = [SEX_WORDS.get(facts.get("sex", ""), "person")]
-    words += [age_word(int(facts["age"]))] if "age" in facts else []
-    words += [facts["group"]] if "group" in facts else []
-    return words
+def guessed_sex(man: float) -> str:
+    """`man` or `woman` where that is sure, else `person`."""
+    return "man" if man >= SURE else "woman" if man <= 1 - SURE else "person"
+
+
+def guessed_age(years: float) -> list[str]:
+    """The age word, unless the guess is too near to another's ages."""
+    words = {age_word(years - CLEAR_YEARS), age_word(years + CLEAR_YEARS)}
+    return list(words) if len(words) == 1 and not math.isnan(years) else []
 
 
 def caption(words: list[str], rng: np.random.Generator) -> str:
@@ -58,12 +72,14 @@ def load_words(pictures: Path, pixels: np.ndarray, cache: Path) -> list[list[str
     What was measured is kept beside `cache` while it is made: a stopped run goes on.
     """
     if not cache.exists():
-        fetch(cache_folder())
+        fetch(cache_folder(), files=needed(NEW_BASE))
         told = [picture.facts for picture in read_pictures(pictures)]
         expressions = [EXPRESSION_WORDS.get(facts.get("expression", "")) for facts in told]
         parts = cache.with_suffix("")
         measured = words_in(pixels, cache_folder(), parts, expressions)
-        words = [known_words(facts) + read for facts, read in zip(told, measured, strict=True)]
+        guessed = ages_in(pixels, cache_folder(), parts)
+        known = [known_words(facts, *guess) for facts, guess in zip(told, guessed.tolist(), strict=True)]
+        words = [said + read for said, read in zip(known, measured, strict=True)]
         cache.with_suffix(".part").write_text(json.dumps(words))
         cache.with_suffix(".part").replace(cache)
         shutil.rmtree(parts)
@@ -74,7 +90,7 @@ def load_words(pictures: Path, pixels: np.ndarray, cache: Path) -> list[list[str
 def vocabulary() -> list[str]:
     """Every word the grammar can say, plus words that users' prompts are made of."""
     said = "photo of a an the man woman person and with in on two people portrait picture " + " ".join(
-        [*EXPRESSION_WORDS.values(), *VOCABULARY, "young middle-aged old white latino asian"]
+        [*EXPRESSION_WORDS.values(), *VOCABULARY, *AGE_WORDS, "white latino asian"]
     )
     more = (
         "wearing hat glasses suit shirt red blue green dark bright light soft hard left right front looking facing "

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from ages import AgeReader
 
 from trainer.evaluate.judge import look
 from trainer.faces.attributes import AttributeReader
@@ -54,6 +55,24 @@ def words_in(
             file.with_suffix(".part").replace(file)
         words += json.loads(file.read_text())
     return words
+
+
+def ages_in(pictures: Sequence[RGB], weights: Path, cache: Path) -> np.ndarray:
+    """(n, 2) float32: years of each picture's main face and the probability that it is a man's; NaN without a face."""
+    detector, reader = get_detector(weights), AgeReader(weights)
+    rows = []
+    for chunk, file in _chunks(pictures, cache, "ages", WEIGHTS["age_gender_model.bin"].sha256, ".npy"):
+        if not file.exists():
+            faces = [max(detector.detect(picture), key=lambda face: face.width, default=None) for picture in chunk]
+            found = np.full((len(chunk), 2), np.nan, np.float32)
+            there = [index for index, face in enumerate(faces) if face]
+            if there:
+                found[there] = reader.read([chunk[i] for i in there], [face for face in faces if face])
+            part = file.with_suffix(".part.npy")
+            np.save(part, found)
+            part.replace(file)
+        rows.append(np.load(file))
+    return np.concatenate(rows)
 
 
 def _chunks(

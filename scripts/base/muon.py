@@ -33,10 +33,21 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             ahead = [self._ahead(weight).flatten(1) for weight in weights]
-            for weight, update in zip(weights, self.processes.each_a_part(orthogonal, ahead), strict=True):
+            for weight, update in zip(weights, self._orthogonal(ahead), strict=True):
                 scale = SIZE * max(update.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view_as(weight), alpha=-group["lr"] * scale)
+
+    def _orthogonal(self, matrices: list[torch.Tensor]) -> list[torch.Tensor]:
+        """`orthogonal` of each; on a GPU, which takes as long for one small one, those of one shape at once."""
+        groups: dict[object, list[int]] = {}
+        for index, matrix in enumerate(matrices):
+            groups.setdefault(matrix.shape if matrix.is_cuda else index, []).append(index)
+        stacks = [torch.stack([matrices[index] for index in group]) for group in groups.values()]
+        made = self.processes.each_a_part(orthogonal, stacks)
+        order = [index for group in groups.values() for index in group]
+        found = dict(zip(order, (one for stack in made for one in stack), strict=True))
+        return [found[index] for index in range(len(matrices))]
 
     def _ahead(self, weight: torch.Tensor) -> torch.Tensor:
         """Nesterov's momentum of a weight, this step's gradient in it."""
@@ -45,14 +56,14 @@ class Muon(torch.optim.Optimizer):
         return weight.grad.lerp(momentum, MOMENTUM)
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """The (n, m) matrix with all its singular values made about 1, 0.7 to 1.2 (Newton-Schulz, five rounds)."""
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonal(matrix.T).T
-    x = matrix.to(torch.bfloat16 if matrix.is_cuda else torch.float32)
-    x = x / x.norm().clamp(min=1e-7)
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """(k, n, m) matrices with all their singular values made about 1, 0.7 to 1.2 (Newton-Schulz, five rounds)."""
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonal(matrices.mT).mT
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.to(matrix.dtype)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.to(matrices.dtype)

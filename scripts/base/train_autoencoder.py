@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from ahead import ahead
 from averaging import averaged
-from budget import add_arguments, budget_of, device_of
+from budget import add_arguments, autocast, budget_of, device_of
 from pictures import SIZE_PX, held_out_split, load_pixels, people_of, to_tensor
 from safetensors.torch import load_file, save_file
 
@@ -140,7 +140,8 @@ def main() -> None:
     while not budget.is_used(step, spent_s):
         for group in optimizer.param_groups:
             group["lr"] = args.rate * rate_share(budget.share(step, spent_s))
-        loss = loss_of(model, next(drawn).to(device), step, args.shrunk)
+        with autocast(device):
+            loss = loss_of(model, next(drawn).to(device), step, args.shrunk)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

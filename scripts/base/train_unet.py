@@ -15,7 +15,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from train_autoencoder import load_autoencoder
 from trainer.faces.attributes import mirrored
 
 BATCH = 64
+CHECKED = 4
 ENCODED = 1024  # pictures whose latents are kept at once
 PEAK_LR = 6e-4
 WARMUP_STEPS, WARMUP_SHARE = 300, 0.04  # whichever is sooner
@@ -107,9 +108,12 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
     optimizers = optimizers_of(denoiser, args.optimizer, args.rate, processes)
     parts = {"model": denoiser, "average": average, **optimizers}
     step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts)
-    pictures = held_out_split(people_of(args.pictures)).train
-    drawer = Drawer(latents, scale, words, pictures, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
-    drawn = ahead(lambda n: drawer.draw(n, args.batch, part), step)
+    split = held_out_split(people_of(args.pictures))
+    drawer = Drawer(latents, scale, words, split.train, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
+    unseen = replace(drawer, pictures=split.held_out)
+    drawn = ahead(lambda n: drawer.draw(n, args.batch, part), step, args.workers)
+    if args.compile:
+        denoiser.unet.compile()
     shared = processes.sharing(denoiser)
 
     started, saved_at, losses = time.monotonic() - spent_s, time.monotonic(), deque(maxlen=400)
@@ -123,11 +127,18 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
         due = budget.is_used(step, spent_s) or time.monotonic() - saved_at > args.save_s
         if due and processes.is_first:
             saved_at = time.monotonic()
-            keep(args.out, parts, step, spent_s, float(torch.stack(list(losses)).mean()))
+            loss, held_out = float(torch.stack(list(losses)).mean()), held_out_loss(average.module, unseen)
+            keep(args.out, parts, step, spent_s, {"loss": loss, "held_out_loss": held_out})
             if args.publish:
                 publish(args.out, args.publish, average.module, scale)
     if args.publish and not losses and processes.is_first:  # all was trained before, but perhaps not published there
         publish(args.out, args.publish, average.module, scale)
+
+
+@torch.no_grad()
+def held_out_loss(denoiser: Denoiser, unseen: Drawer) -> float:
+    """Mean loss on `CHECKED` batches of held-out people, the same every time: it rises where people are memorised."""
+    return float(torch.stack([denoiser(unseen.draw(number, BATCH)) for number in range(CHECKED)]).mean())
 
 
 def learn(denoiser: Denoiser, optimizers: Mapping[str, torch.optim.Optimizer], loss: torch.Tensor, rate: float) -> None:
@@ -146,15 +157,18 @@ def arguments() -> argparse.Namespace:
     add_arguments(parser, batch=BATCH, rate=PEAK_LR, save_s=180)
     parser.add_argument("--size", choices=UNET_WIDTHS, default="whole", help="of the denoiser")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="of the denoiser's matrices")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw batches, for a GPU: about 4")
+    parser.add_argument("--compile", action="store_true", help="the denoiser's arithmetic (torch.compile), for a GPU")
     parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
     parser.add_argument("--init-from", type=Path, help="pipeline folder to start from where there is no state yet")
     return parser.parse_args()
 
 
-def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, loss: float) -> None:
+def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, losses: Mapping[str, float]) -> None:
     """Save the state and add to the learning curve."""
     checkpoint.save(out / "unet.state.pt", parts, step, spent_s)
-    checkpoint.log(out / "unet.jsonl", {"step": step, "spent_s": round(spent_s), "loss": round(loss, 4)})
+    rounded = {name: round(loss, 4) for name, loss in losses.items()}
+    checkpoint.log(out / "unet.jsonl", {"step": step, "spent_s": round(spent_s), **rounded})
 
 
 def build_denoiser(out: Path, latent_channels: int, size: str, init_from: Path | None):
@@ -229,21 +243,21 @@ class Drawer:
     Attributes:
         latents: (n, 2, c, side, side) float16 of each picture and its mirror image; `scale` makes them unit.
         words: class word and attributes of each picture.
-        train: indices of the pictures to draw.
+        pictures: indices of those to draw.
         alphas: (levels,) share of the signal's variance at each noise level.
     """
 
     latents: np.ndarray
     scale: float
     words: list[list[str]]
-    train: np.ndarray
+    pictures: np.ndarray
     tokenizer: Any
     alphas: torch.Tensor
 
     def draw(self, step: int, count: int, part: slice = slice(None)) -> Batch:
         """The `count` pictures that belong to `step`, or a `part` of them."""
         rng = np.random.default_rng((2, step))
-        rows = self.train[rng.integers(len(self.train), size=count)]
+        rows = self.pictures[rng.integers(len(self.pictures), size=count)]
         flips = rng.integers(2, size=count)
         z = torch.from_numpy(self.latents[rows, flips].astype(np.float32)) * self.scale
         captions = [

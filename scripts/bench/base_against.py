@@ -8,11 +8,12 @@ from pathlib import Path
 
 import base_tables as tables
 import numpy as np
+from ages import age_word
 from base_real import Real
 from base_samples import Asked
 from check_autoencoder import kept, published_autoencoder, restored
 from distances import nearness, one_a_person
-from kept_faces import embedded, words_in
+from kept_faces import ages_in, embedded, words_in
 from train_probe import two_sided
 
 from trainer.records import RGB
@@ -51,7 +52,14 @@ class Evidence:
 def look(pictures: Sequence[RGB], cache: Path) -> tables.Seen:
     """Both engines' vectors and the probe's words."""
     judge, gate = (embedded(pictures, engine, cache_folder(), cache) for engine in ("onnx", "dlib"))
-    return tables.Seen(judge, gate, words_in(pictures, cache_folder(), cache))
+    return tables.Seen(judge, gate, words_of(pictures, cache))
+
+
+def words_of(pictures: Sequence[RGB], cache: Path) -> list[list[str]]:
+    """The probe's words of each picture, and its age's; none without a face."""
+    years = ages_in(pictures, cache_folder(), cache)[:, 0].tolist()
+    read = words_in(pictures, cache_folder(), cache)
+    return [[*words, age_word(age)] if words else [] for words, age in zip(read, years, strict=True)]
 
 
 def gather(
@@ -123,7 +131,7 @@ def probe(evidence: Evidence, line: np.ndarray) -> str:
     real, rows = evidence.real, evidence.held_out
     labels = [real.labels(index) for index in rows]
     sexes = tables.by_word(labels, sexes_right(line, evidence.looked.judge, labels))
-    mirror = words_in(real.pixels[rows][:, :, ::-1], cache_folder(), evidence.cache)
+    mirror = words_of(real.pixels[rows][:, :, ::-1], evidence.cache)
     return tables.probe(evidence.looked.words, mirror, [real.facts[row] for row in rows], list(real.kinds[rows]), sexes)
 
 

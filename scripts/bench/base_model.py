@@ -32,7 +32,7 @@ from base_samples import SAMPLING, Asked, asked_for, make
 from pages import write_table
 
 from trainer.bases.base import EMBEDDED, get_base
-from trainer.weights import cache_folder, fetch
+from trainer.weights import NEW_BASE, cache_folder, fetch, needed
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     if args.speed:
         script = Path(__file__).with_name("base_speed.py")
         raise SystemExit(subprocess.run([sys.executable, script, "--base", args.base], check=False).returncode)
-    fetch(cache_folder())
+    fetch(cache_folder(), files=needed(NEW_BASE))
     real = read_real(args.pictures, args.cache) if args.pictures else None
     base = get_base("portrait-tiny", str(args.base))
     asked = asked_for(args.count, base.prompt_set, [real.words[i] for i in real.trained] if real else [])

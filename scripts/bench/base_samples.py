@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ages import AGE_WORDS
 from PIL import Image
 
 from trainer.bases.base import Base
@@ -26,7 +27,7 @@ class Asked:
     """One sample to make.
 
     Attributes:
-        expects: words of the probe that the picture must show.
+        expects: words of the probe, and of the reader of ages, that the picture must show.
         labels: class word and, where there is one, group word.
         captioned: whether the prompt is a training picture's own caption.
         seed: of its noise.
@@ -75,14 +76,14 @@ def _scored(prompt_set: str, index: int) -> Asked:
     asked = [(prompt.text, prompt.expects) for prompt in report_prompts(prompt_set, who)]
     if prompt_set == "attributes":  # the score leaves some of the probe's words out
         told = {word for _, words in asked for word in words}
-        asked += [(f"photo of {who}, {word}", (word,)) for word in VOCABULARY if word not in told]
+        asked += [(f"photo of {who}, {word}", (word,)) for word in (*VOCABULARY, *AGE_WORDS) if word not in told]
     text, expects = asked[index % len(asked)]
     return Asked(text, expects, tuple(who.split(", ")), False, index)
 
 
 def _captioned(words: Sequence[str], seed: int) -> Asked:
     text = ", ".join([f"photo of {words[0]}", *words[1:]])
-    expects = tuple(word for word in words if word in VOCABULARY)
+    expects = tuple(word for word in words if word in (*VOCABULARY, *AGE_WORDS))
     labels = (words[0], *(word for word in words[1:] if word in GROUPS))
     return Asked(text, expects, labels, True, seed)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ages import AGE_WORDS, age_word
 from base_samples import Asked
 from check_autoencoder import Measured
 from distances import NEIGHBOURS, Nearness, Pool, frechet, precision_recall
@@ -14,6 +15,7 @@ from distances import NEIGHBOURS, Nearness, Pool, frechet, precision_recall
 from trainer.faces.attributes import mirrored
 
 AXES = {
+    "age": AGE_WORDS,
     "expression": ("smiling", "neutral expression"),
     "pose": ("facing front", "turned left", "turned right"),
     "framing": ("close-up", "medium shot", "wide shot"),
@@ -28,7 +30,7 @@ SOURCE_COLOR = {"lfw": "black and white", "synthetic": "color photo", "portrait-
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was found in pictures: (n, d) vectors of both engines, zero without a face, and the probe's words."""
+    """What was found in pictures: (n, d) vectors of both engines, zero without a face, and words, age included."""
 
     judge: np.ndarray
     gate: np.ndarray
@@ -193,6 +195,7 @@ def probe(
     labelled: dict[str, list[bool]] = {f"sex: {word}": oks for word, oks in sexes.items()}
     for read, told, kind in zip(words, facts, kinds, strict=True):
         truths = {
+            "age": age_word(int(told["age"])) if "age" in told else None,
             "expression": SOURCE_EXPRESSION.get(told.get("expression", "")),
             "color": SOURCE_COLOR.get(kind),
         }

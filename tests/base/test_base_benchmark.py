@@ -12,6 +12,7 @@ import kept_faces
 import numpy as np
 import pages
 import pytest
+from ages import AGE_WORDS
 from base_real import Real, read_real
 from pictures import framed, numbered, read_pictures
 from PIL import Image
@@ -23,13 +24,13 @@ WORDS = ["woman", "asian", "smiling", "close-up"]
 
 
 def test_every_word_of_the_probe_is_asked_for_alone_by_everyone() -> None:
-    asked = base_samples.asked_for(17 * 7, "attributes", [])
+    asked = base_samples.asked_for(20 * 7, "attributes", [])
     alone = {(one.labels, one.expects[0]) for one in asked if len(one.expects) == 1}
     everyone = {one.labels for one in asked}
     assert len(everyone) == len(base_samples.WHO)
-    assert alone >= {(labels, word) for labels in everyone for word in VOCABULARY if word not in ("facing front",)} - {
-        (labels, "even light") for labels in everyone
-    }
+    assert alone >= {
+        (labels, word) for labels in everyone for word in (*VOCABULARY, *AGE_WORDS) if word not in ("facing front",)
+    } - {(labels, "even light") for labels in everyone}
     assert len({one.seed for one in asked}) == len(asked)
 
 
