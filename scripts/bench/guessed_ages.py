@@ -1,6 +1,6 @@
 """How far the guessed ages and sexes of the captions can be trusted, on pictures whose source says them.
 
-    python scripts/bench/ages.py --pictures FOLDER [--cache build/base]
+    python scripts/bench/guessed_ages.py --pictures FOLDER [--cache build/base]
 
 The network that guesses never saw them as far as its makers say. "Clear" guesses are those that become words of a
 caption where the source says nothing.
