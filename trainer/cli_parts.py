@@ -130,7 +130,7 @@ def _weights_commands() -> typer.Typer:
     @weights_app.command("get")
     def weights_get(
         again: Annotated[bool, typer.Option("--again", help="Also replace altered files.")] = False,
-        whole: Annotated[bool, typer.Option("--all", help="Also those that only some recipes or a new base need.")] = False,
+        whole: Annotated[bool, typer.Option("--all", help="Also those that few recipes or a new base need.")] = False,
         json: Json = False,
     ) -> None:
         """Bring the missing files into the user cache and verify them."""

@@ -9,6 +9,7 @@ caption where the source says nothing.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -35,9 +36,7 @@ def main() -> None:
     pixels = load_pixels(args.pictures, args.cache / "pixels.npy")
     told = [(picture.source, picture.facts) for picture in read_pictures(args.pictures)]
     guessed = ages_in(pixels, cache_folder(), args.work).tolist()
-    known = [
-        (source, facts, *guess) for (source, facts), guess in zip(told, guessed, strict=True) if guess[0] == guess[0]
-    ]
+    known = [(*said, *guess) for said, guess in zip(told, guessed, strict=True) if not math.isnan(guess[0])]
     body = []
     for word in AGE_WORDS:
         guesses = [years for _, facts, years, _ in known if "age" in facts and age_word(int(facts["age"])) == word]
