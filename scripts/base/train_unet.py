@@ -95,8 +95,6 @@ def main() -> None:
 
 def train(args: argparse.Namespace, device: torch.device, processes: Processes) -> None:
     """Step until the budget is used; the first process saves, logs and publishes."""
-    from diffusers import DDPMScheduler
-
     budget, part = budget_of(args), processes.part(args.batch)
     with processes.first_ahead():
         pixels = load_pixels(args.pictures, args.out / "pixels.npy")
@@ -108,9 +106,7 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
     optimizers = optimizers_of(denoiser, args.optimizer, args.rate, processes)
     parts = {"model": denoiser, "average": average, **optimizers}
     step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts)
-    split = held_out_split(people_of(args.pictures))
-    drawer = Drawer(latents, scale, words, split.train, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
-    unseen = replace(drawer, pictures=split.held_out)
+    drawer, unseen = drawers(people_of(args.pictures), latents, scale, words, tokenizer)
     drawn = ahead(lambda n: drawer.draw(n, args.batch, part), step, args.workers)
     if args.compile:
         denoiser.unet.compile()
@@ -127,12 +123,23 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
         due = budget.is_used(step, spent_s) or time.monotonic() - saved_at > args.save_s
         if due and processes.is_first:
             saved_at = time.monotonic()
-            loss, held_out = float(torch.stack(list(losses)).mean()), held_out_loss(average.module, unseen)
-            keep(args.out, parts, step, spent_s, {"loss": loss, "held_out_loss": held_out})
+            seen_loss, unseen_loss = torch.stack(list(losses)).mean().item(), held_out_loss(average.module, unseen)
+            keep(args.out, parts, step, spent_s, {"loss": seen_loss, "held_out_loss": unseen_loss})
             if args.publish:
                 publish(args.out, args.publish, average.module, scale)
     if args.publish and not losses and processes.is_first:  # all was trained before, but perhaps not published there
         publish(args.out, args.publish, average.module, scale)
+
+
+def drawers(
+    people: np.ndarray, latents: np.ndarray, scale: float, words: list[list[str]], tokenizer: Any
+) -> tuple[Drawer, Drawer]:
+    """Of the pictures to train on, and of one picture of each person held out; `people` numbers everybody's pictures."""
+    from diffusers import DDPMScheduler
+
+    split = held_out_split(people)
+    seen = Drawer(latents, scale, words, split.train, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
+    return seen, replace(seen, pictures=split.held_out)
 
 
 @torch.no_grad()
