@@ -134,7 +134,7 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
 def drawers(
     people: np.ndarray, latents: np.ndarray, scale: float, words: list[list[str]], tokenizer: Any
 ) -> tuple[Drawer, Drawer]:
-    """Of the pictures to train on, and of one picture of each person held out; `people` numbers everybody's pictures."""
+    """Of the pictures to train on, and of one of each person held out; `people` numbers who is in each picture."""
     from diffusers import DDPMScheduler
 
     split = held_out_split(people)
