@@ -67,7 +67,11 @@ def test_padded_planes_become_as_many_steps_as_there_are_strides(side: int, kern
     assert (padded - kernel) // stride + 1 == -(-side // stride)
 
 
-@given(values=st.lists(st.integers(0, 255), min_size=1, max_size=20), scale=st.floats(1e-3, 1), low=st.floats(-2, 2))
+@given(
+    values=st.lists(st.integers(0, 255), min_size=1, max_size=20),
+    scale=st.floats(1e-3, 1),
+    low=st.floats(-2, 2, allow_subnormal=False),  # a training before this test flushes such numbers to zero
+)
 def test_stored_tensors_come_back_in_order_with_scale_and_offset(values: list[int], scale: float, low: float) -> None:
     small = {"name": "a", "shape": [len(values)], "quantization": {"dtype": "uint8", "scale": scale, "min": low}}
     plain = {"name": "b", "shape": [2, 1]}
