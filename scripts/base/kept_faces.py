@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from ages import AgeReader
+from pictures import save_whole
 
 from trainer.evaluate.judge import look
 from trainer.faces.attributes import AttributeReader
-from trainer.faces.base import get_detector, get_embedder
-from trainer.records import RGB
+from trainer.faces.base import Detector, get_detector, get_embedder
+from trainer.records import RGB, Face
 from trainer.weights import WEIGHTS
 
 CHUNK = 250
@@ -25,9 +26,7 @@ def embedded(pictures: Sequence[RGB], engine: str, weights: Path, cache: Path) -
     rows = []
     for chunk, file in _chunks(pictures, cache, engine, embedder.sha256, ".npy"):
         if not file.exists():
-            part = file.with_suffix(".part.npy")
-            np.save(part, look(chunk, detector, embedder).vectors)
-            part.replace(file)
+            save_whole(file, look(chunk, detector, embedder).vectors)
         rows.append(np.load(file))
     width = max(part.shape[1] for part in rows)
     return np.concatenate([part if part.shape[1] else np.zeros((len(part), width), np.float32) for part in rows])
@@ -46,7 +45,7 @@ def words_in(
     for chunk, file in _chunks(pictures, cache, "words", model, ".json"):
         if not file.exists():
             told = expressions[len(words) :] if expressions else [None] * len(chunk)
-            found = [max(detector.detect(picture), key=lambda face: face.width, default=None) for picture in chunk]
+            found = main_faces(detector, chunk)
             read = [
                 reader.read(picture, face, expression).words() if face else []
                 for picture, face, expression in zip(chunk, found, told, strict=False)
@@ -63,16 +62,19 @@ def ages_in(pictures: Sequence[RGB], weights: Path, cache: Path) -> np.ndarray:
     rows = []
     for chunk, file in _chunks(pictures, cache, "ages", WEIGHTS["age_gender_model.bin"].sha256, ".npy"):
         if not file.exists():
-            faces = [max(detector.detect(picture), key=lambda face: face.width, default=None) for picture in chunk]
+            faces = main_faces(detector, chunk)
             found = np.full((len(chunk), 2), np.nan, np.float32)
             there = [index for index, face in enumerate(faces) if face]
             if there:
                 found[there] = reader.read([chunk[i] for i in there], [face for face in faces if face])
-            part = file.with_suffix(".part.npy")
-            np.save(part, found)
-            part.replace(file)
+            save_whole(file, found)
         rows.append(np.load(file))
     return np.concatenate(rows)
+
+
+def main_faces(detector: Detector, pictures: Sequence[RGB]) -> list[Face | None]:
+    """The widest face of each picture; None where none is found."""
+    return [max(detector.detect(picture), key=lambda face: face.width, default=None) for picture in pictures]
 
 
 def _chunks(
