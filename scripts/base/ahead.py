@@ -15,13 +15,14 @@ Batch = TypeVar("Batch")
 def ahead(draw: Callable[[int], Batch], step: int, workers: int = 0) -> Iterator[Batch]:
     """Yield `draw(step)`, `draw(step + 1)` and so on, drawn by as many processes; by a thread where there are none.
 
-    A GPU is done with a step sooner than one process has drawn the next.
+    A GPU can be done with a step before one process has drawn the next.
     """
     if workers:
         loader = DataLoader(
             _Draws(draw), batch_size=None, sampler=count(step), num_workers=workers, multiprocessing_context="fork"
         )
         yield from loader
+        return
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(draw, step)
         while True:

@@ -64,7 +64,7 @@ def device_of(args: argparse.Namespace) -> torch.device:
     """The device, with fp32 products of tensor cores where it has any; noise and weights keep their full precision."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True  # every batch has one shape
+    torch.backends.cudnn.benchmark = True  # batches have few shapes
     if args.device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # torchrun numbers its processes
     return torch.device(args.device)

@@ -112,6 +112,7 @@ def test_two_processes_train_as_one_does(imagefolder: Path, tmp_path: Path, opti
     assert one["step"] == other["step"] == STEPS
     moved = [one["model"][name] - other["model"][name] for name in one["model"]]
     assert max(float(difference.abs().max()) for difference in moved) < 1e-4  # of steps of about 1e-3
+    assert len((shared / "unet.jsonl").read_text().splitlines()) == 1
     losses = [json.loads((out / "unet.jsonl").read_text())["held_out_loss"] for out in (alone, shared)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
 
@@ -162,15 +163,19 @@ def test_the_average_forgets_the_start_and_remembers_its_share() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_drawn_ahead_in_order_and_a_failure_is_not_hidden(workers: int) -> None:
+    made: list[int] = []
+
     def draw(step: int) -> int:
         if step == 8:
             raise ValueError("no such picture")
+        made.append(step)
         return step
 
     batches = ahead.ahead(draw, 5, workers)
     assert [next(batches), next(batches), next(batches)] == [5, 6, 7]
     with pytest.raises(ValueError, match="no such picture"):
         next(batches)
+    assert made == ([] if workers else [5, 6, 7])  # another process has a list of its own
 
 
 def test_matrices_made_orthogonal_at_once_are_those_made_alone() -> None:
