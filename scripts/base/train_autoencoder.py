@@ -33,6 +33,7 @@ KL_WEIGHT = 2e-5
 LATENT_NOISE = 0.1
 SHRUNK_CELLS = (4, 8)  # from, below: latent side of a shrunk crop, whose side is 8
 FACTOR = 8  # pixels a latent cell
+BESIDE_LATENTS = ("encoder.conv_out.", "decoder.conv_in.")  # the layers whose shapes hang on the number of channels
 
 
 def build_autoencoder(latent_channels: int = LATENT_CHANNELS):
@@ -118,6 +119,9 @@ def main() -> None:
     add_arguments(parser, batch=BATCH, rate=PEAK_LR, save_s=150)
     parser.add_argument("--channels", type=int, default=LATENT_CHANNELS, help="latent channels")
     parser.add_argument("--init-from", type=Path, help="folder of weights to start from where there is no state yet")
+    parser.add_argument(
+        "--new-latents", action="store_true", help="take only the layers that are not beside the latents"
+    )
     parser.add_argument("--shrunk", type=float, default=0.0, help="share of the steps on shrunk latents, 0 to 1")
     args = parser.parse_args()
     budget, device = budget_of(args), device_of(args)
@@ -128,7 +132,7 @@ def main() -> None:
     train_pixels, check_pixels = pixels[split.train], pixels[np.sort(split.held_out[:64])]
     model = build_autoencoder(args.channels)
     if args.init_from:
-        model.load_state_dict(load_file(args.init_from / "autoencoder.safetensors"))
+        start_from(model, args.init_from, new_latents=args.new_latents)
     model.to(device)
     average = averaged(model, share=0.1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
@@ -152,6 +156,14 @@ def main() -> None:
         if budget.is_used(step, spent_s) or time.monotonic() - saved_at > args.save_s:
             saved_at = time.monotonic()
             keep(args.out, parts, step, spent_s, loss.item(), psnr(average.module, check_pixels))
+
+
+def start_from(model, folder: Path, new_latents: bool) -> None:
+    """Take over the weights of `folder`; with `new_latents` its number of latent channels may be another."""
+    weights = load_file(folder / "autoencoder.safetensors")
+    if new_latents:
+        weights |= {name: own for name, own in model.state_dict().items() if name.startswith(BESIDE_LATENTS)}
+    model.load_state_dict(weights)
 
 
 def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, loss: float, psnr_db: float) -> None:

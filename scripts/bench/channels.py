@@ -1,11 +1,13 @@
 """What more latent channels bring and cost: a base trained alike for each number of them, side by side.
 
     python scripts/bench/channels.py --pictures FOLDER [--channels 8 16 24 32] [--out build/channels] [--size lean]
-        [--autoencoder-steps 3000] [--unet-steps 3000] [--count 600]
+        [--init-from FOLDER] [--autoencoder-steps 3000] [--unet-steps 3000] [--count 600]
 
 More channels keep more of a face and give the denoiser more to learn. The autoencoder is judged on people whom no
 training saw; the denoiser by its pictures' distance to such people, beside the floor that its autoencoder leaves: real
-pictures through it. Every number of channels has a folder in `--out`; whatever is done there is not done again.
+pictures through it. Every number of channels has a folder in `--out`; whatever is done there is not done again, and
+two calls with other numbers may run side by side. `--init-from` gives every autoencoder the same trained layers to
+start from, but for those beside the latents: what differs is then the channels, not how long each was trained.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="+", default=[8, 16, 24, 32])
     parser.add_argument("--out", type=Path, default=Path("build/channels"))
     parser.add_argument("--size", default="lean")
+    parser.add_argument("--init-from", type=Path, help="folder of a trained autoencoder of any number of channels")
     parser.add_argument("--autoencoder-steps", type=int, default=3000)
     parser.add_argument("--unet-steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=32, help="pictures a step of the denoiser")
@@ -55,7 +58,8 @@ def measured(channels: int, args: argparse.Namespace) -> dict[str, float]:
         return json.loads(figures.read_text())
     share_what_is_alike(args.out, out)
     where = ["--pictures", args.pictures, "--out", out]
-    run("base/train_autoencoder.py", *where, "--channels", channels, "--steps", args.autoencoder_steps)
+    start = ["--init-from", args.init_from, "--new-latents"] if args.init_from else []
+    run("base/train_autoencoder.py", *where, "--channels", channels, "--steps", args.autoencoder_steps, *start)
     published = ["--publish", out / "published", "--size", args.size, "--batch", args.batch]
     run("base/train_unet.py", *where, "--steps", args.unet_steps, *published)
     curve = out / "curve.jsonl"

@@ -95,6 +95,18 @@ def test_a_killed_training_makes_the_weights_of_an_unbroken_one(imagefolder: Pat
     assert (whole / "published" / file).read_bytes() == (killed / "published" / file).read_bytes()
 
 
+def test_another_number_of_channels_starts_from_trained_layers(tmp_path: Path) -> None:
+    trained, other = train_autoencoder.build_autoencoder(4), train_autoencoder.build_autoencoder(6)
+    save_file(trained.state_dict(), tmp_path / "autoencoder.safetensors")
+    own = {name: weight.clone() for name, weight in other.state_dict().items()}
+    with pytest.raises(RuntimeError, match="conv_out"):
+        train_autoencoder.start_from(train_autoencoder.build_autoencoder(6), tmp_path, new_latents=False)
+    train_autoencoder.start_from(other, tmp_path, new_latents=True)
+    for name, weight in other.state_dict().items():
+        expected = own if name.startswith(train_autoencoder.BESIDE_LATENTS) else trained.state_dict()
+        assert torch.equal(weight, expected[name]), name
+
+
 @pytest.mark.usefixtures("weights", "one_thread")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_two_processes_train_as_one_does(imagefolder: Path, tmp_path: Path, optimizer: str) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import channels
 import pytest
+import train_autoencoder
+from safetensors.torch import load_file, save_file
 
 
 @pytest.mark.usefixtures("weights")
@@ -20,14 +22,17 @@ def test_what_is_not_there_is_trained_and_judged_and_the_rest_is_read_back(
     pictures, out = write_imagefolder(tmp_path / "pictures", demo_files[:12]), tmp_path / "out"
     (out / "08").mkdir(parents=True)
     (out / "08/figures.json").write_text('{"cosine": 0.5}')
-    asked = ["--autoencoder-steps", 2, "--unet-steps", 1, "--batch", 2, "--count", 2, "--channels", 8, 16]
-    command = ["channels.py", "--pictures", str(pictures), "--out", str(out), *map(str, asked)]
+    save_file(train_autoencoder.build_autoencoder(8).state_dict(), out / "08/autoencoder.safetensors")
+    asked = ["--autoencoder-steps", "2", "--unet-steps", "1", "--batch", "2", "--count", "2", "--channels", "8", "16"]
+    start = ["--init-from", str(out / "08")]
+    command = ["channels.py", "--pictures", str(pictures), "--out", str(out), *start, *asked]
     monkeypatch.setattr(sys, "argv", command)
     channels.main()
     first = capsys.readouterr().out.splitlines()
     figures = json.loads((out / "16/figures.json").read_text())
     assert -1 <= figures["cosine"] < 1
     assert figures["psnr"] > 0
+    assert load_file(out / "16/autoencoder.safetensors")["decoder.conv_in.weight"].shape[1] == 16
     assert [row.split(" | ")[:2] for row in first[-2:]] == [["| 8", "0.500"], ["| 16", f"{figures['cosine']:.3f}"]]
     monkeypatch.setattr(channels, "run", None)  # nothing is left to do
     channels.main()
