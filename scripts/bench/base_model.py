@@ -28,7 +28,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "base"))  # the traini
 import base_against
 import base_tables as tables
 from base_real import read_real
-from base_samples import SAMPLING, Asked, asked_for, make
+from base_samples import SAMPLING, Asked, asked_for, folder_of, make
 from pages import write_table
 
 from trainer.bases.base import EMBEDDED, get_base
@@ -45,7 +45,7 @@ def main() -> None:
     base = get_base("portrait-tiny", str(args.base))
     asked = asked_for(args.count, base.prompt_set, [real.words[i] for i in real.trained] if real else [])
     version = base.sha256[:12]
-    samples = make(base, asked, args.work / f"{version}-s{SAMPLING['steps']}-g{SAMPLING['guidance']:g}")
+    samples = make(base, asked, folder_of(args.work, base))
     said = f"Base {version}, {len(samples)} samples of {SAMPLING['steps']} steps, guidance {SAMPLING['guidance']:g}:"
     seen = base_against.look(samples, args.work / "seen")
     section, figures = general(asked, seen)
@@ -84,8 +84,7 @@ def general(asked: list[Asked], seen: tables.Seen) -> tuple[str, dict[str, float
     """Faces found, prompts followed, and how alike two samples are."""
     single = np.flatnonzero([not one.captioned for one in asked])
     ok = tables.flat(tables.followed([asked[i] for i in single], seen.rows(single).words))
-    vectors = seen.judge[seen.found]
-    alike = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    alike = seen.pairs()
     told = f"{alike.mean():.3f}, {np.quantile(alike, 0.99):.3f}" if len(alike) else "-"
     body = [
         ("a face is found", tables.share(seen.found)),

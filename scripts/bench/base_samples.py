@@ -54,7 +54,12 @@ def asked_for(count: int, prompt_set: str, captions: Sequence[Sequence[str]]) ->
     return [Asked(one.text, one.expects, one.labels, one.captioned, seed) for seed, one in enumerate(asked)]
 
 
-def make(base: Base, asked: Sequence[Asked], folder: Path) -> list[RGB]:
+def folder_of(work: Path, base: Base, guidance: float = SAMPLING["guidance"]) -> Path:
+    """Where below `work` a base's samples are kept."""
+    return work / f"{base.sha256[:12]}-s{SAMPLING['steps']}-g{guidance:g}"
+
+
+def make(base: Base, asked: Sequence[Asked], folder: Path, guidance: float = SAMPLING["guidance"]) -> list[RGB]:
     """(side, side, 3) uint8 pictures of `asked`; those that `folder` holds are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / _name(one) for one in asked]
@@ -67,7 +72,8 @@ def make(base: Base, asked: Sequence[Asked], folder: Path) -> list[RGB]:
         tick()
 
     with Console().progress("sampling", len(missing)) as tick:
-        base.sample([asked[i].text for i in missing], [asked[i].seed for i in missing], **SAMPLING, on_picture=keep)
+        texts, seeds = [asked[i].text for i in missing], [asked[i].seed for i in missing]
+        base.sample(texts, seeds, **{**SAMPLING, "guidance": guidance}, on_picture=keep)
     return [np.asarray(Image.open(file)) for file in files]
 
 

@@ -45,6 +45,11 @@ class Seen:
         """A part of it, by index."""
         return Seen(self.judge[chosen], self.gate[chosen], [self.words[index] for index in chosen])
 
+    def pairs(self) -> np.ndarray:
+        """(n,) judge cosine of every two of the faces."""
+        vectors = self.judge[self.found]
+        return (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+
 
 def rows(head: Sequence[str], body: Iterable[Sequence[object]]) -> str:
     """A markdown table."""

@@ -1,10 +1,12 @@
 """The base's benchmark: what is asked, what is kept of a stopped run, who counts as unseen, and how tables count."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import base_against
 import base_curve
+import base_prompts
 import base_samples
 import base_tables
 import check_autoencoder
@@ -200,6 +202,46 @@ def test_a_curve_has_a_row_a_base_as_it_was_measured_last(tmp_path: Path) -> Non
         file.write_text(text)
         with pytest.raises(SystemExit, match=reason):
             base_curve.read(file)
+
+
+def test_a_trigger_stands_before_the_class_word_and_changes_nothing_else() -> None:
+    asked = base_samples.asked_for(40, "attributes", [])
+    changed = base_prompts.with_trigger(asked, "ohwx")
+    for before, after in zip(asked, changed, strict=True):
+        assert after.text.count("ohwx") == 1
+        assert f"photo of ohwx {before.labels[0]}" in after.text
+        assert after.text.replace("ohwx ", "") == before.text
+        assert (after.seed, after.expects) == (before.seed, before.expects)
+
+
+def test_faces_are_compared_with_those_at_their_place() -> None:
+    one, other = np.eye(4), np.eye(4)
+    one[1] = other[2] = 0  # no face
+    other[3] = [0, 0.6, 0, 0.8]
+    words: list[list[str]] = [[]] * 4
+    cosines = base_prompts.same_place(base_tables.Seen(one, one, words), base_tables.Seen(other, other, words))
+    assert cosines.tolist() == pytest.approx([1, 0.8])
+    assert base_prompts.mean(cosines) == "0.900"
+    assert base_prompts.mean(cosines[:0]) == "-"
+    assert sorted(base_tables.Seen(other, other, words).pairs()) == pytest.approx([0, 0, 0.6])
+    pixels = np.full((2, 2, 2, 3), 100, np.uint8)
+    pixels[0, 0, 0, 1], pixels[1, 1, 1] = 255, 0
+    assert base_prompts.clipped(list(pixels)) == 2 / 8
+
+
+@pytest.mark.usefixtures("weights")
+def test_every_guidance_and_every_unknown_word_has_its_row(
+    random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["base_prompts.py", "--base", random_base, "--count", 2, "--guidance", 1, 8, "--work", tmp_path]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    base_prompts.main()
+    rows = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    first, second = rows[: rows.index("| prompt")], rows[rows.index("| prompt") :]
+    assert first == ["| guidance", "| ---", "| 1", "| 8"]
+    assert second[2] == "| plain"
+    assert second[-1] == "| other seeds"
+    assert len(second) == 2 + 1 + len(base_prompts.TRIGGERS) + len(base_prompts.BEHIND) + 1
 
 
 def test_a_figure_that_was_not_measured_is_a_dash() -> None:
