@@ -3,8 +3,8 @@
     python scripts/base/train_unet.py --pictures FOLDER --out build/base --minutes 60 [--publish FOLDER]
 
 Needs a trained autoencoder in OUT. Resumes from `OUT/unet.state.pt`; every step draws from its own seed.
-v-prediction (arXiv 2202.00512, section 4); weights are averaged. `torchrun --nproc-per-node N` in place of `python`
-lets N processes share every batch.
+v-prediction (arXiv 2202.00512, section 4), or of the noise with `--prediction epsilon`; weights are averaged. `torchrun
+--nproc-per-node N` in place of `python` lets N processes share every batch.
 """
 
 from __future__ import annotations
@@ -46,12 +46,21 @@ SCHEDULE = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
-    "prediction_type": "v_prediction",
-    # Without this the noisiest level still shows brightness and composition: 256 places vote on them, and a sample's
-    # own noise is taken for them (arXiv 2305.08891, section 3.1).
-    "rescale_betas_zero_snr": True,
 }
+PREDICTIONS = ("v_prediction", "epsilon")
 NOISE_SHIFT = 2.0  # more of the noisiest levels, where words decide (arXiv 2403.03206, eq. 23)
+
+
+def scheduler_of(prediction: str):
+    """The noise schedule of a training that predicts the velocity or the noise, one of `PREDICTIONS`.
+
+    Unless rescaled, the noisiest level still shows brightness and composition: 256 places vote on them, and a sample's
+    own noise is taken for them (arXiv 2305.08891, section 3.1). Pure noise says nothing to who predicts it (3.2).
+    """
+    from diffusers import DDPMScheduler
+
+    rescaled = prediction == "v_prediction"
+    return DDPMScheduler(**SCHEDULE, prediction_type=prediction, rescale_betas_zero_snr=rescaled)
 
 
 def latents_of(pixels: np.ndarray, out: Path, device: torch.device) -> tuple[np.ndarray, float]:
@@ -106,7 +115,8 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
     optimizers = optimizers_of(denoiser, args.optimizer, args.rate, processes)
     parts = {"model": denoiser, "average": average, **optimizers}
     step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts)
-    drawer, unseen = drawers(people_of(args.pictures), latents, scale, words, tokenizer)
+    scheduler = scheduler_of(args.prediction)
+    drawer, unseen = drawers(people_of(args.pictures), latents, scale, words, tokenizer, scheduler)
     drawn = ahead(lambda n: drawer.draw(n, args.batch, part), step, args.workers)
     if args.compile:
         denoiser.unet.compile()
@@ -126,19 +136,17 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
             seen_loss, unseen_loss = torch.stack(list(losses)).mean().item(), held_out_loss(average.module, unseen)
             keep(args.out, parts, step, spent_s, {"loss": seen_loss, "held_out_loss": unseen_loss})
             if args.publish:
-                publish(args.out, args.publish, average.module, scale)
+                publish(args.out, args.publish, average.module, scale, scheduler)
     if args.publish and not losses and processes.is_first:  # all was trained before, but perhaps not published there
-        publish(args.out, args.publish, average.module, scale)
+        publish(args.out, args.publish, average.module, scale, scheduler)
 
 
 def drawers(
-    people: np.ndarray, latents: np.ndarray, scale: float, words: list[list[str]], tokenizer: Any
+    people: np.ndarray, latents: np.ndarray, scale: float, words: list[list[str]], tokenizer: Any, scheduler: Any
 ) -> tuple[Drawer, Drawer]:
     """Of the pictures to train on, and of one of each person held out; `people` numbers who is in each picture."""
-    from diffusers import DDPMScheduler
-
     split = held_out_split(people)
-    seen = Drawer(latents, scale, words, split.train, tokenizer, DDPMScheduler(**SCHEDULE).alphas_cumprod)
+    seen = Drawer(latents, scale, words, split.train, tokenizer, scheduler)
     return seen, replace(seen, pictures=split.held_out)
 
 
@@ -164,6 +172,7 @@ def arguments() -> argparse.Namespace:
     add_arguments(parser, batch=BATCH, rate=PEAK_LR, save_s=180)
     parser.add_argument("--size", choices=UNET_WIDTHS, default="whole", help="of the denoiser")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="of the denoiser's matrices")
+    parser.add_argument("--prediction", choices=PREDICTIONS, default=PREDICTIONS[0], help="what the denoiser gives")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw batches, for a GPU: about 4")
     parser.add_argument("--compile", action="store_true", help="the denoiser's arithmetic (torch.compile), for a GPU")
     parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
@@ -235,12 +244,12 @@ def optimizers_of(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a step learns from: noised latents, their (n,) noise levels, (n, TEXT_TOKENS) words, and the velocity."""
+    """What a step learns from: noised latents, their (n,) noise levels, (n, TEXT_TOKENS) words, what to predict."""
 
     noisy: torch.Tensor
     levels: torch.Tensor
     texts: torch.Tensor
-    velocity: torch.Tensor
+    target: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +260,7 @@ class Drawer:
         latents: (n, 2, c, side, side) float16 of each picture and its mirror image; `scale` makes them unit.
         words: class word and attributes of each picture.
         pictures: indices of those to draw.
-        alphas: (levels,) share of the signal's variance at each noise level.
+        scheduler: of the noise, a `DDPMScheduler`; it also says what to predict.
     """
 
     latents: np.ndarray
@@ -259,7 +268,7 @@ class Drawer:
     words: list[list[str]]
     pictures: np.ndarray
     tokenizer: Any
-    alphas: torch.Tensor
+    scheduler: Any
 
     def draw(self, step: int, count: int, part: slice = slice(None)) -> Batch:
         """The `count` pictures that belong to `step`, or a `part` of them."""
@@ -278,13 +287,14 @@ class Drawer:
         noise = torch.randn(z.shape, generator=generator)
         drawn = torch.rand(count, generator=generator)
         t = (1000 * NOISE_SHIFT * drawn / (1 + (NOISE_SHIFT - 1) * drawn)).long().clamp(max=999)
-        signal, spread = self.alphas[t].sqrt().view(-1, 1, 1, 1), (1 - self.alphas[t]).sqrt().view(-1, 1, 1, 1)
-        whole = (signal * z + spread * noise, t, texts, signal * noise - spread * z)
+        is_noise = self.scheduler.config.prediction_type == "epsilon"
+        target = noise if is_noise else self.scheduler.get_velocity(z, noise, t)
+        whole = (self.scheduler.add_noise(z, noise, t), t, texts, target)
         return Batch(*(rows[part] for rows in whole))
 
 
 class Denoiser(torch.nn.Module):
-    """UNet and text encoder; called with a batch it gives their v-prediction loss.
+    """UNet and text encoder; called with a batch it gives the loss of what they predict.
 
     Every noise level weighs the same: min-SNR weights nearly silence the noisiest levels, where words decide.
     """
@@ -294,16 +304,16 @@ class Denoiser(torch.nn.Module):
         self.unet, self.text = unet, text
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Mean squared error of the velocity, over all elements."""
+        """Mean squared error, over all elements."""
         device = next(self.parameters()).device
         noisy = batch.noisy.to(device, memory_format=torch.channels_last)
         with autocast(device):
             words = self.text(batch.texts.to(device)).last_hidden_state
             predicted = self.unet(noisy, batch.levels.to(device), words).sample
-        return (predicted.float() - batch.velocity.to(device)).square().mean()
+        return (predicted.float() - batch.target.to(device)).square().mean()
 
 
-def publish(out: Path, folder: Path, averaged, scale: float) -> None:
+def publish(out: Path, folder: Path, averaged, scale: float, scheduler) -> None:
     """Write an ordinary `StableDiffusionPipeline` folder, the large parts in fp16."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
     from transformers import CLIPTokenizer
@@ -316,7 +326,7 @@ def publish(out: Path, folder: Path, averaged, scale: float) -> None:
         text_encoder=halved.text,
         tokenizer=CLIPTokenizer.from_pretrained(out / "tokenizer"),
         unet=halved.unet.to(memory_format=torch.contiguous_format),
-        scheduler=DPMSolverMultistepScheduler(**SCHEDULE, solver_order=2, steps_offset=1),
+        scheduler=DPMSolverMultistepScheduler.from_config(scheduler.config, solver_order=2, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

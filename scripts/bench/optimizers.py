@@ -23,7 +23,7 @@ from captions import load_words
 from pages import figures_table
 from pictures import held_out_split, load_pixels, people_of
 from train_autoencoder import load_autoencoder
-from train_unet import SCHEDULE, Drawer, build_denoiser, encoded, learn, optimizers_of, rate_share
+from train_unet import PREDICTIONS, Drawer, build_denoiser, encoded, learn, optimizers_of, rate_share, scheduler_of
 
 PARTS = 5
 COLUMNS = {f"loss_{part}": f"loss, part {part} of {PARTS}" for part in range(1, PARTS + 1)} | {
@@ -50,16 +50,13 @@ def main() -> None:
 
 def drawer_of(args: argparse.Namespace) -> Drawer:
     """Draws from the first pictures alone; only those are encoded."""
-    from diffusers import DDPMScheduler
-
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
     words = load_words(args.pictures, pixels, args.out / "words.json")
     train = held_out_split(people_of(args.pictures)).train
     latents = encoded(load_autoencoder(args.out), pixels[: args.first], torch.device("cpu"))
     scale = 1 / float(latents.astype(np.float32).std())
     _, tokenizer = build_denoiser(args.out, latents.shape[2], args.size, None)
-    alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
-    return Drawer(latents, scale, words, train[train < args.first], tokenizer, alphas)
+    return Drawer(latents, scale, words, train[train < args.first], tokenizer, scheduler_of(PREDICTIONS[0]))
 
 
 def measured(kind: str, drawer: Drawer, args: argparse.Namespace) -> dict[str, float]:

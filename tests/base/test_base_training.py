@@ -15,6 +15,7 @@ import budget
 import checkpoint
 import muon
 import networks
+import numpy as np
 import processes
 import pytest
 import torch
@@ -22,6 +23,7 @@ import train_autoencoder
 import train_unet
 from captions import vocabulary
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTokenizer
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/base"
 STEPS = 3
@@ -127,6 +129,26 @@ def test_two_processes_train_as_one_does(imagefolder: Path, tmp_path: Path, opti
     assert len((shared / "unet.jsonl").read_text().splitlines()) == 1
     losses = [json.loads((out / "unet.jsonl").read_text())["held_out_loss"] for out in (alone, shared)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("prediction", train_unet.PREDICTIONS)
+def test_what_is_to_be_predicted_leads_back_to_the_picture(tmp_path: Path, prediction: str) -> None:
+    networks.write_tokenizer(tmp_path)
+    latents = np.arange(3, dtype=np.float16).reshape(3, 1, 1, 1, 1) * np.ones((3, 2, 4, 8, 8), np.float16)
+    scheduler = train_unet.scheduler_of(prediction)
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path)
+    drawer = train_unet.Drawer(latents, 0.5, [["man"]] * 3, np.arange(3), tokenizer, scheduler)
+    batch = drawer.draw(0, 64)
+    alphas = scheduler.alphas_cumprod[batch.levels].view(-1, 1, 1, 1)
+    if prediction == "epsilon":
+        assert (alphas > 1e-3).all()  # never pure noise, of which the picture could not be told
+        found = (batch.noisy - (1 - alphas).sqrt() * batch.target) / alphas.sqrt()
+    else:
+        assert scheduler.alphas_cumprod[-1] < 1e-6
+        found = alphas.sqrt() * batch.noisy - (1 - alphas).sqrt() * batch.target
+    numbers = found.mean(dim=(1, 2, 3))
+    assert (found - numbers.view(-1, 1, 1, 1)).abs().max() < 1e-3
+    assert {round(number, 2) for number in numbers.tolist()} == {0.0, 0.5, 1.0}
 
 
 def test_a_batch_is_shared_in_equal_parts_or_not_at_all() -> None:
