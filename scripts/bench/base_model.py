@@ -71,7 +71,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("build/base"))
     parser.add_argument("--held-out", type=int, default=500, help="at most so many of the held-out pictures")
-    parser.add_argument("--trained", type=int, help="at most so many of the training pictures, else all")
+    parser.add_argument(
+        "--trained",
+        type=int,
+        help="at most so many of the training pictures, else all; sexes are told by them, from few of them badly",
+    )
     parser.add_argument("--work", type=Path, default=Path("build/base_model"))
     parser.add_argument("--card", type=Path, help="page whose tables between the marks `base` are replaced")
     parser.add_argument("--curve", type=Path, help="file that gets a line of figures")
