@@ -78,6 +78,7 @@ def with_trigger(asked: list[Asked], word: str) -> list[Asked]:
 def looked_at(
     base: Base, asked: list[Asked], work: Path, guidance: float = SAMPLING["guidance"]
 ) -> tuple[list[RGB], tables.Seen]:
+    """The samples, made or read back, and what is found in them."""
     samples = make(base, asked, folder_of(work, base, guidance), guidance)
     return samples, base_against.look(samples, work / "seen")
 
