@@ -1,7 +1,7 @@
 """Muon: momentum whose every matrix is made orthogonal before it is added (Jordan et al. 2024, arXiv 2502.16982).
 
 `torch.optim.Muon` takes matrices alone and computes in bf16, which CPUs without it do slowly. This one also takes the
-weights of convolutions, a row an output channel, and computes in bf16 on a GPU alone.
+weights of convolutions, a row an output channel, and computes in bf16 only where the hardware does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import torch
 from processes import ALONE, Processes
+
+from trainer.bases.base import resolve_precision
 
 MOMENTUM = 0.95
 ITERATIONS = 5
@@ -60,7 +62,7 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     """(k, n, m) matrices with all their singular values made about 1, 0.7 to 1.2 (Newton-Schulz, five rounds)."""
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonal(matrices.mT).mT
-    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = matrices.to(torch.bfloat16 if resolve_precision("auto", matrices.device) == "bf16" else torch.float32)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):

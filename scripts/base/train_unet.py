@@ -48,6 +48,8 @@ SCHEDULE = {
     "num_train_timesteps": 1000,
 }
 PREDICTIONS = ("v_prediction", "epsilon")
+OFTEN = 3  # times as often as others are pictures drawn that show one of `RARE`
+RARE = ("wide shot", "old")  # words that few pictures show, and that were hardly followed when all were drawn alike
 NOISE_SHIFT = 2.0  # more of the noisiest levels, where words decide (arXiv 2403.03206, eq. 23)
 
 
@@ -146,7 +148,8 @@ def drawers(
 ) -> tuple[Drawer, Drawer]:
     """Of the pictures to train on, and of one of each person held out; `people` numbers who is in each picture."""
     split = held_out_split(people)
-    seen = Drawer(latents, scale, words, split.train, tokenizer, scheduler)
+    times = [OFTEN if set(RARE) & set(words[row]) else 1 for row in split.train]
+    seen = Drawer(latents, scale, words, np.repeat(split.train, times), tokenizer, scheduler)
     return seen, replace(seen, pictures=split.held_out)
 
 
@@ -259,7 +262,7 @@ class Drawer:
     Attributes:
         latents: (n, 2, c, side, side) float16 of each picture and its mirror image; `scale` makes them unit.
         words: class word and attributes of each picture.
-        pictures: indices of those to draw.
+        pictures: indices of those to draw; one may be there several times.
         scheduler: of the noise, a `DDPMScheduler`; it also says what to predict.
     """
 

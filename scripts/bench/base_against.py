@@ -16,6 +16,7 @@ from distances import nearness, one_a_person
 from kept_faces import ages_in, embedded, words_in
 from train_probe import two_sided
 
+from trainer.faces.attributes import mirrored
 from trainer.records import RGB
 from trainer.weights import cache_folder
 
@@ -131,8 +132,13 @@ def probe(evidence: Evidence, line: np.ndarray) -> str:
     real, rows = evidence.real, evidence.held_out
     labels = [real.labels(index) for index in rows]
     sexes = tables.by_word(labels, sexes_right(line, evidence.looked.judge, labels))
-    mirror = words_of(real.pixels[rows][:, :, ::-1], evidence.cache)
-    return tables.probe(evidence.looked.words, mirror, [real.facts[row] for row in rows], list(real.kinds[rows]), sexes)
+    again = {
+        "read again in a mirror": [
+            mirrored(words) for words in words_of(real.pixels[rows][:, :, ::-1], evidence.cache)
+        ],
+        "through the autoencoder": words_of(evidence.decoded, evidence.cache),
+    }
+    return tables.probe(evidence.looked.words, again, [real.facts[row] for row in rows], list(real.kinds[rows]), sexes)
 
 
 def sex_line(evidence: Evidence) -> np.ndarray:

@@ -12,8 +12,6 @@ from base_samples import Asked
 from check_autoencoder import Measured
 from distances import NEIGHBOURS, Nearness, Pool, frechet, precision_recall
 
-from trainer.faces.attributes import mirrored
-
 AXES = {
     "age": AGE_WORDS,
     "expression": ("smiling", "neutral expression"),
@@ -191,12 +189,15 @@ def skew(
 
 def probe(
     words: Sequence[Sequence[str]],
-    mirror_words: Sequence[Sequence[str]],
+    again: dict[str, Sequence[Sequence[str]]],
     facts: Sequence[dict[str, str]],
     kinds: Sequence[str],
     sexes: dict[str, list[bool]],
 ) -> str:
-    """The probe against the sources' labels, and against itself in a mirror, where there are no labels."""
+    """The probe against the sources' labels, and against itself where it reads the same pictures `again`.
+
+    A word that it does not find again in a real picture cannot be found in a sample every time either.
+    """
     labelled: dict[str, list[bool]] = {f"sex: {word}": oks for word, oks in sexes.items()}
     for read, told, kind in zip(words, facts, kinds, strict=True):
         truths = {
@@ -207,17 +208,14 @@ def probe(
         for axis, truth in truths.items():
             if truth and read:
                 labelled.setdefault(f"{axis}: {truth}", []).append(truth in read)
-    alike = {axis: mirror_agreement(axis, words, mirror_words) for axis in AXES}
-    body = [(name, share(labelled[name]), "-") for name in sorted(labelled)]
-    return rows(
-        ("probe on held-out real pictures", "as the source says", "the same in a mirror"),
-        body + [(axis, "-", share(oks)) for axis, oks in alike.items()],
-    )
-
-
-def mirror_agreement(axis: str, words: Sequence[Sequence[str]], mirror_words: Sequence[Sequence[str]]) -> list[bool]:
-    """Whether a picture and its mirror image read alike on an axis, where a face is found in both."""
-    chosen = set(AXES[axis])
-    return [
-        chosen & set(mirrored(list(a))) == chosen & set(b) for a, b in zip(words, mirror_words, strict=True) if a and b
+    found = {f"{axis}: {word}": word for axis, shown in AXES.items() for word in shown}
+    body = [
+        (name, share(labelled.get(name, [])), *(share(found_again(found.get(name), words, o)) for o in again.values()))
+        for name in sorted({*labelled, *found})
     ]
+    return rows(("probe on held-out real pictures", "as the source says", *again), body)
+
+
+def found_again(word: str | None, words: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> list[bool]:
+    """Of the pictures in which `word` was read, whether it was read in their other versions, where both show a face."""
+    return [word in b for a, b in zip(words, other, strict=True) if b and word in a]

@@ -131,10 +131,21 @@ def test_a_missing_face_follows_no_prompt() -> None:
     assert "| sex: woman | - | 50.0% of 2 |" in table
 
 
-def test_a_mirror_swaps_sides_and_nothing_else() -> None:
-    assert base_tables.mirror_agreement("pose", [["turned left"]], [["turned right"]]) == [True]
-    assert base_tables.mirror_agreement("pose", [["turned left"]], [["turned left"]]) == [False]
-    assert base_tables.mirror_agreement("pose", [["turned left"], []], [[], ["turned left"]]) == []
+def test_the_probe_is_measured_by_labels_and_by_what_it_finds_again() -> None:
+    words = [["turned left", "old"], ["turned left"], ["old"], []]
+    other = [["turned left"], ["turned right", "old"], [], ["old"]]
+    assert base_tables.found_again("turned left", words, other) == [True, False]
+    assert base_tables.found_again("old", words, other) == [False]
+    assert base_tables.found_again(None, words, other) == []
+    facts = [{"age": "70"}, {"age": "20"}, {}, {}]
+    table = base_tables.probe(words, {"again": other}, facts, ["lfw"] * 4, {"man": [True]})
+    for row in (
+        "| age: old | 100.0% of 1 | 0.0% of 1 |",
+        "| age: young | 0.0% of 1 | - |",
+        "| sex: man | 100.0% of 1 | - |",
+    ):
+        assert row in table
+    assert "| pose: turned left | - | 50.0% of 2 |" in table
 
 
 def test_each_sex_is_counted_where_it_is_labelled_and_a_face_is_found() -> None:
