@@ -25,15 +25,19 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the second, 0 to 1")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    blended = {
+        name: between(load_file(args.first / name), load_file(args.second / name), args.share) for name in TRAINED
+    }
     shutil.copytree(args.first, args.out)
-    for name in TRAINED:
-        blended = between(load_file(args.first / name), load_file(args.second / name), args.share)
-        save_file(blended, args.out / name, metadata={"format": "pt"})
+    for name, weights in blended.items():
+        save_file(weights, args.out / name, metadata={"format": "pt"})
 
 
 def between(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
     """Each weight `share` of the way to the second's, in the first's type; raises SystemExit for other weights."""
-    if {name: weight.shape for name, weight in first.items()} != {name: weight.shape for name, weight in second.items()}:
+    if {name: weight.shape for name, weight in first.items()} != {
+        name: weight.shape for name, weight in second.items()
+    }:
         raise SystemExit("the folders hold denoisers of different kinds: one must have been trained on from the other")
     return {
         name: torch.lerp(weight.float(), second[name].float(), share).to(weight.dtype)
