@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser, batch: int, rate: float, save
     parser.add_argument("--rate", type=float, default=rate, help="highest learning rate")
     parser.add_argument("--save-s", type=float, default=save_s, help="seconds between two saved states")
     parser.add_argument("--device", default=best_device().type, help="cpu, cuda or mps; cuda is the quickest")
+    precisions = ("auto", "fp32", "bf16")
+    parser.add_argument("--precision", choices=precisions, default="auto", help="auto: bf16 where the hardware has it")
 
 
 def budget_of(args: argparse.Namespace) -> Budget:
@@ -70,6 +72,6 @@ def device_of(args: argparse.Namespace) -> torch.device:
     return torch.device(args.device)
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bf16 arithmetic where the hardware computes it natively; weights stay in full precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision("auto", device) == "bf16")
+def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
+    """bf16 arithmetic where asked for, with `auto` where the hardware computes it; weights stay in full precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision, device) == "bf16")

@@ -1,12 +1,13 @@
 """Muon: momentum whose every matrix is made orthogonal before it is added (Jordan et al. 2024, arXiv 2502.16982).
 
 `torch.optim.Muon` takes matrices alone and computes in bf16, which CPUs without it do slowly. This one also takes the
-weights of convolutions, a row an output channel, and computes in bf16 only where the hardware does.
+weights of convolutions, a row an output channel, and computes in bf16 only where asked for or where the hardware does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from processes import ALONE, Processes
@@ -25,9 +26,16 @@ class Muon(torch.optim.Optimizer):
     `processes` that train together share out the matrices.
     """
 
-    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0.01, processes: Processes = ALONE) -> None:
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float,
+        weight_decay: float = 0.01,
+        processes: Processes = ALONE,
+        precision: str = "auto",
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        self.processes = processes
+        self.processes, self.precision = processes, precision
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -46,7 +54,7 @@ class Muon(torch.optim.Optimizer):
         for index, matrix in enumerate(matrices):
             groups.setdefault(matrix.shape if matrix.is_cuda else index, []).append(index)
         stacks = [torch.stack([matrices[index] for index in group]) for group in groups.values()]
-        made = self.processes.each_a_part(orthogonal, stacks)
+        made = self.processes.each_a_part(partial(orthogonal, precision=self.precision), stacks)
         order = [index for group in groups.values() for index in group]
         found = dict(zip(order, (one for stack in made for one in stack), strict=True))
         return [found[index] for index in range(len(matrices))]
@@ -58,11 +66,11 @@ class Muon(torch.optim.Optimizer):
         return weight.grad.lerp(momentum, MOMENTUM)
 
 
-def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+def orthogonal(matrices: torch.Tensor, precision: str = "auto") -> torch.Tensor:
     """(k, n, m) matrices with all their singular values made about 1, 0.7 to 1.2 (Newton-Schulz, five rounds)."""
     if matrices.shape[1] > matrices.shape[2]:
-        return orthogonal(matrices.mT).mT
-    x = matrices.to(torch.bfloat16 if resolve_precision("auto", matrices.device) == "bf16" else torch.float32)
+        return orthogonal(matrices.mT, precision).mT
+    x = matrices.to(torch.bfloat16 if resolve_precision(precision, matrices.device) == "bf16" else torch.float32)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):

@@ -144,7 +144,7 @@ def main() -> None:
     while not budget.is_used(step, spent_s):
         for group in optimizer.param_groups:
             group["lr"] = args.rate * rate_share(budget.share(step, spent_s))
-        with autocast(device):
+        with autocast(device, args.precision):
             loss = loss_of(model, next(drawn).to(device), step, args.shrunk)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

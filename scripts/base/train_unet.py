@@ -111,7 +111,7 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
         pixels = load_pixels(args.pictures, args.out / "pixels.npy")
         words = load_words(args.pictures, pixels, args.out / "words.json")
         latents, scale = latents_of(pixels, args.out, device)
-        denoiser, tokenizer = build_denoiser(args.out, latents.shape[2], args.size, args.init_from)
+        denoiser, tokenizer = build_denoiser(args.out, latents.shape[2], args.size, args.init_from, args.precision)
     denoiser.to(device)
     average = averaged(denoiser, share=0.05)
     optimizers = optimizers_of(denoiser, args.optimizer, args.rate, processes)
@@ -190,14 +190,14 @@ def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, losses: 
     checkpoint.log(out / "unet.jsonl", {"step": step, "spent_s": round(spent_s), **rounded})
 
 
-def build_denoiser(out: Path, latent_channels: int, size: str, init_from: Path | None):
+def build_denoiser(out: Path, latent_channels: int, size: str, init_from: Path | None, precision: str = "auto"):
     """The `Denoiser`, new or from a pipeline folder, and the tokenizer, written when first needed."""
     from transformers import CLIPTokenizer
 
     if not (out / "tokenizer").exists():  # equally frequent pairs merge in any order: a resume keeps the first
         write_tokenizer(out / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
-    denoiser = Denoiser(build_unet(latent_channels, size), build_text_encoder(len(tokenizer)))
+    denoiser = Denoiser(build_unet(latent_channels, size), build_text_encoder(len(tokenizer)), precision)
     if init_from:
         load_published(denoiser, init_from)
     return denoiser, tokenizer
@@ -242,7 +242,9 @@ def optimizers_of(
     groups["optimizer"].append({"params": list(denoiser.text.parameters()), "share": TEXT_LR_SHARE})
     fused = next(denoiser.parameters()).is_cuda
     adamw = torch.optim.AdamW(groups["optimizer"], lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
-    return {"optimizer": adamw} | ({"muon": Muon(groups["muon"], rate, processes=processes)} if inner else {})
+    if not inner:
+        return {"optimizer": adamw}
+    return {"optimizer": adamw, "muon": Muon(groups["muon"], rate, processes=processes, precision=denoiser.precision)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,15 +304,15 @@ class Denoiser(torch.nn.Module):
     Every noise level weighs the same: min-SNR weights nearly silence the noisiest levels, where words decide.
     """
 
-    def __init__(self, unet: torch.nn.Module, text: torch.nn.Module) -> None:
+    def __init__(self, unet: torch.nn.Module, text: torch.nn.Module, precision: str = "auto") -> None:
         super().__init__()
-        self.unet, self.text = unet, text
+        self.unet, self.text, self.precision = unet, text, precision
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Mean squared error, over all elements."""
         device = next(self.parameters()).device
         noisy = batch.noisy.to(device, memory_format=torch.channels_last)
-        with autocast(device):
+        with autocast(device, self.precision):
             words = self.text(batch.texts.to(device)).last_hidden_state
             predicted = self.unet(noisy, batch.levels.to(device), words).sample
         return (predicted.float() - batch.target.to(device)).square().mean()

@@ -117,7 +117,7 @@ def test_two_processes_train_as_one_does(imagefolder: Path, tmp_path: Path, opti
     for out in (alone, shared):
         out.mkdir()
         save_file(weights, out / "autoencoder.safetensors")
-    more = ["--size", "lean", "--optimizer", optimizer]
+    more = ["--size", "lean", "--optimizer", optimizer, "--precision", "fp32"]  # in bf16 first steps hang on rounding
     train("train_unet.py", imagefolder, alone, *more)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPTS.parents[1])}
