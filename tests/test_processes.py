@@ -21,8 +21,9 @@ LAUNCH = [
     sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
     "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
 ]  # fmt: skip
-HALF = ["--set", "fit.steps=20", "--set", "fit.batch_size=1", "--set", "fit.prior_batch=1"]
-WHOLE = ["--set", "fit.steps=20", "--set", "fit.batch_size=2", "--set", "fit.prior_batch=2"]
+FP32 = ["--set", "fit.steps=20", "--set", "fit.precision=fp32"]  # the tolerances are those of its rounding
+HALF = [*FP32, "--set", "fit.batch_size=1", "--set", "fit.prior_batch=1"]
+WHOLE = [*FP32, "--set", "fit.batch_size=2", "--set", "fit.prior_batch=2"]
 LOSS_TOLERANCE = 2e-4  # sums in another order
 WEIGHT_TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
