@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the second, 0 to 1")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if args.out.exists():
+        raise SystemExit(f"{args.out}: exists already; choose a new --out")
     blended = {
         name: between(load_file(args.first / name), load_file(args.second / name), args.share) for name in TRAINED
     }

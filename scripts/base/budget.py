@@ -41,7 +41,7 @@ class Budget:
 
 
 def add_arguments(parser: argparse.ArgumentParser, batch: int, rate: float, save_s: float) -> None:
-    """The arguments of both trainings; the defaults are what the shipped weights were trained with."""
+    """The arguments of both trainings."""
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("build/base"))
     until = parser.add_mutually_exclusive_group()
