@@ -137,7 +137,8 @@ def main() -> None:
     average = averaged(model, share=0.1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
     parts = {"model": model, "average": average, "optimizer": optimizer}
-    step, spent_s = checkpoint.resume(args.out / "autoencoder.state.pt", parts)
+    choices = {"channels": args.channels}
+    step, spent_s = checkpoint.resume(args.out / "autoencoder.state.pt", parts, choices)
     drawn = ahead(lambda n: crops(train_pixels, args.batch, np.random.default_rng((1, n))), step)
 
     started, saved_at = time.monotonic() - spent_s, time.monotonic()
@@ -155,7 +156,8 @@ def main() -> None:
         spent_s = time.monotonic() - started
         if budget.is_used(step, spent_s) or time.monotonic() - saved_at > args.save_s:
             saved_at = time.monotonic()
-            keep(args.out, parts, step, spent_s, loss.item(), psnr(average.module, check_pixels))
+            keep(args.out, average.module, step, spent_s, loss.item(), psnr(average.module, check_pixels))
+            checkpoint.save(args.out / "autoencoder.state.pt", parts, choices, step, spent_s)
 
 
 def start_from(model, folder: Path, new_latents: bool) -> None:
@@ -166,10 +168,9 @@ def start_from(model, folder: Path, new_latents: bool) -> None:
     model.load_state_dict(weights)
 
 
-def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, loss: float, psnr_db: float) -> None:
-    """Save the state and the averaged weights, and add to the learning curve."""
-    checkpoint.save(out / "autoencoder.state.pt", parts, step, spent_s)
-    save_file(parts["average"].module.state_dict(), out / "autoencoder.safetensors")
+def keep(out: Path, average, step: int, spent_s: float, loss: float, psnr_db: float) -> None:
+    """Save the averaged weights, and add to the learning curve."""
+    save_file(average.state_dict(), out / "autoencoder.safetensors")
     line = {"step": step, "spent_s": round(spent_s), "loss": round(loss, 4), "psnr": round(psnr_db, 2)}
     checkpoint.log(out / "autoencoder.jsonl", line)
 

@@ -47,6 +47,7 @@ SCHEDULE = {
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
 }
+CHOICES = ("size", "optimizer", "prediction")  # arguments that a resumed training must share
 PREDICTIONS = ("v_prediction", "epsilon")
 OFTEN = 3  # times as often as others are pictures drawn that show one of `RARE`
 RARE = ("wide shot", "old")  # words that few pictures show, and that were hardly followed when all were drawn alike
@@ -116,7 +117,8 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
     average = averaged(denoiser, share=0.05)
     optimizers = optimizers_of(denoiser, args.optimizer, args.rate, processes)
     parts = {"model": denoiser, "average": average, **optimizers}
-    step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts)
+    choices = {name: getattr(args, name) for name in CHOICES}
+    step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts, choices)
     scheduler = scheduler_of(args.prediction)
     drawer, unseen = drawers(people_of(args.pictures), latents, scale, words, tokenizer, scheduler)
     drawn = ahead(lambda n: drawer.draw(n, args.batch, part), step, args.workers)
@@ -136,7 +138,8 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
         if due and processes.is_first:
             saved_at = time.monotonic()
             seen_loss, unseen_loss = torch.stack(list(losses)).mean().item(), held_out_loss(average.module, unseen)
-            keep(args.out, parts, step, spent_s, {"loss": seen_loss, "held_out_loss": unseen_loss})
+            checkpoint.save(args.out / "unet.state.pt", parts, choices, step, spent_s)
+            log(args.out, step, spent_s, {"loss": seen_loss, "held_out_loss": unseen_loss})
             if args.publish:
                 publish(args.out, args.publish, average.module, scale, scheduler)
     if args.publish and not losses and processes.is_first:  # all was trained before, but perhaps not published there
@@ -183,9 +186,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def keep(out: Path, parts: checkpoint.Parts, step: int, spent_s: float, losses: Mapping[str, float]) -> None:
-    """Save the state and add to the learning curve."""
-    checkpoint.save(out / "unet.state.pt", parts, step, spent_s)
+def log(out: Path, step: int, spent_s: float, losses: Mapping[str, float]) -> None:
+    """Add to the learning curve."""
     rounded = {name: round(loss, 4) for name, loss in losses.items()}
     checkpoint.log(out / "unet.jsonl", {"step": step, "spent_s": round(spent_s), **rounded})
 

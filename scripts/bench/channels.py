@@ -1,13 +1,14 @@
 """What more latent channels bring and cost: a base trained alike for each number of them, side by side.
 
-    python scripts/bench/channels.py --pictures FOLDER [--channels 8 16 24 32] [--out build/channels] [--size lean]
-        [--init-from FOLDER] [--autoencoder-steps 3000] [--unet-steps 3000] [--count 600]
+    python scripts/bench/channels.py --pictures FOLDER [--channels 8 16 24 32] [--epsilon 24] [--out build/channels]
+        [--size lean] [--init-from FOLDER] [--autoencoder-steps 3000] [--unet-steps 3000] [--count 600]
 
 More channels keep more of a face and give the denoiser more to learn. The autoencoder is judged on people whom no
 training saw; the denoiser by its pictures' distance to such people, beside the floor that its autoencoder leaves: real
 pictures through it. Every number of channels has a folder in `--out`; whatever is done there is not done again, and
 two calls with other numbers may run side by side. `--init-from` gives every autoencoder the same trained layers to
 start from, but for those beside the latents: what differs is then the channels, not how long each was trained.
+`--epsilon` trains one more denoiser for each of these numbers, which predicts the noise and not the velocity.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,8 @@ from pictures import HELD_OUT, held_out_split, load_pixels, people_of
 from train_autoencoder import load_autoencoder
 
 SCRIPTS = Path(__file__).resolve().parents[1]
+OF_PICTURES = ("pixels.npy", "words.json")
+OF_AUTOENCODER = (*OF_PICTURES, "autoencoder.safetensors", "latents.npy", "tokenizer")
 OF_DENOISER = (
     "found", "followed", "frechet_judge", "floor_judge", "frechet_gate", "floor_gate", "recall_judge", "recall_gate",
 )  # fmt: skip
@@ -38,8 +42,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--channels", type=int, nargs="+", default=[8, 16, 24, 32])
+    parser.add_argument("--epsilon", type=int, nargs="*", default=[], help="numbers to predict the noise for, too")
     parser.add_argument("--out", type=Path, default=Path("build/channels"))
-    parser.add_argument("--size", default="lean")
+    parser.add_argument("--size", default="lean", help="of the denoiser")
+    parser.add_argument("--optimizer", default="muon", help="of the denoiser's matrices")
     parser.add_argument("--init-from", type=Path, help="folder of a trained autoencoder of any number of channels")
     parser.add_argument("--autoencoder-steps", type=int, default=3000)
     parser.add_argument("--unet-steps", type=int, default=3000)
@@ -47,37 +53,55 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=600, help="samples to judge the denoiser by")
     args = parser.parse_args()
     rows = {str(channels): measured(channels, args) for channels in args.channels}
+    rows |= {f"{channels}, noise predicted": measured(channels, args, "epsilon") for channels in args.epsilon}
     print(figures_table("channels", rows, COLUMNS))
 
 
-def measured(channels: int, args: argparse.Namespace) -> dict[str, float]:
+def measured(channels: int, args: argparse.Namespace, prediction: str = "v_prediction") -> dict[str, float]:
     """The figures of one number of channels; trains what is not trained yet."""
-    out = args.out / f"{channels:02}"
+    with_autoencoder = args.out / f"{channels:02}"
+    out = with_autoencoder if prediction == "v_prediction" else args.out / f"{channels:02}-{prediction}"
     figures = out / "figures.json"
     if figures.exists():
         return json.loads(figures.read_text())
-    share_what_is_alike(args.out, out)
+    train_autoencoder(channels, with_autoencoder, args)
+    if out != with_autoencoder:
+        link(with_autoencoder, out, OF_AUTOENCODER)
     where = ["--pictures", args.pictures, "--out", out]
-    start = ["--init-from", args.init_from, "--new-latents"] if args.init_from else []
-    run("base/train_autoencoder.py", *where, "--channels", channels, "--steps", args.autoencoder_steps, *start)
-    published = ["--publish", out / "published", "--size", args.size, "--batch", args.batch]
-    run("base/train_unet.py", *where, "--steps", args.unet_steps, *published)
+    how = ["--size", args.size, "--optimizer", args.optimizer, "--batch", args.batch, "--prediction", prediction]
+    published = out / "published"
+    run("base/train_unet.py", *where, "--steps", args.unet_steps, *how, "--publish", published)
     curve = out / "curve.jsonl"
     curve.unlink(missing_ok=True)
-    looked = ["--pictures", args.pictures, "--cache", out, "--base", out / "published", "--work", args.out / "work"]
+    looked = ["--pictures", args.pictures, "--cache", out, "--base", published, "--work", args.out / "work"]
     run("bench/base_model.py", *looked, "--count", args.count, "--curve", curve)
     found = json.loads(curve.read_text()) | what_is_kept(args.pictures, out)
     figures.write_text(json.dumps(found))
     return found
 
 
+def train_autoencoder(channels: int, out: Path, args: argparse.Namespace) -> None:
+    """Train the autoencoder of so many channels in `out`, or see that it is trained."""
+    share_what_is_alike(args.out, out)
+    start = ["--init-from", args.init_from, "--new-latents"] if args.init_from else []
+    where = ["--pictures", args.pictures, "--out", out]
+    run("base/train_autoencoder.py", *where, "--channels", channels, "--steps", args.autoencoder_steps, *start)
+
+
 def share_what_is_alike(shared: Path, out: Path) -> None:
     """The decoded pictures and their words are the same for all: the first one's are linked."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("pixels.npy", "words.json"):
+    for name in OF_PICTURES:
         there = next((file for file in sorted(shared.glob(f"*/{name}")) if not file.is_symlink()), None)
-        if there and not (out / name).exists():
-            (out / name).symlink_to(there.resolve())
+        if there:
+            link(there.parent, out, [name])
+
+
+def link(folder: Path, out: Path, names: Iterable[str]) -> None:
+    """Put links to the files of `folder` with these names into `out`, where it has none and they are there."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (folder / name).exists() and not (out / name).exists():
+            (out / name).symlink_to((folder / name).resolve())
 
 
 def run(script: str, *arguments: object) -> None:

@@ -253,7 +253,10 @@ def test_every_weight_of_the_base_has_one_optimizer() -> None:
 
 def test_a_state_of_other_arguments_is_refused(tmp_path: Path) -> None:
     one = {"model": torch.nn.Linear(1, 1)}
-    checkpoint.save(tmp_path / "state.pt", one, 3, 1.5)
-    assert checkpoint.resume(tmp_path / "state.pt", one) == (3, 1.5)
+    made_by: checkpoint.Choices = {"size": "lean", "prediction": "epsilon"}
+    checkpoint.save(tmp_path / "state.pt", one, made_by, 3, 1.5)
+    assert checkpoint.resume(tmp_path / "state.pt", one, made_by) == (3, 1.5)
+    with pytest.raises(SystemExit, match="with --prediction epsilon; give"):
+        checkpoint.resume(tmp_path / "state.pt", one, made_by | {"prediction": "v_prediction"})
     with pytest.raises(SystemExit, match="other arguments"):
-        checkpoint.resume(tmp_path / "state.pt", one | {"muon": torch.nn.Linear(1, 1)})
+        checkpoint.resume(tmp_path / "state.pt", one, made_by | {"channels": 8})

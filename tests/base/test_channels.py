@@ -24,6 +24,7 @@ def test_what_is_not_there_is_trained_and_judged_and_the_rest_is_read_back(
     (out / "08/figures.json").write_text('{"cosine": 0.5}')
     save_file(train_autoencoder.build_autoencoder(8).state_dict(), out / "08/autoencoder.safetensors")
     asked = ["--autoencoder-steps", "2", "--unet-steps", "1", "--batch", "2", "--count", "2", "--channels", "8", "16"]
+    asked += ["--epsilon", "16"]
     start = ["--init-from", str(out / "08")]
     command = ["channels.py", "--pictures", str(pictures), "--out", str(out), *start, *asked]
     monkeypatch.setattr(sys, "argv", command)
@@ -33,10 +34,16 @@ def test_what_is_not_there_is_trained_and_judged_and_the_rest_is_read_back(
     assert -1 <= figures["cosine"] < 1
     assert figures["psnr"] > 0
     assert load_file(out / "16/autoencoder.safetensors")["decoder.conv_in.weight"].shape[1] == 16
-    assert [row.split(" | ")[:2] for row in first[-2:]] == [["| 8", "0.500"], ["| 16", f"{figures['cosine']:.3f}"]]
+    cosine = f"{figures['cosine']:.3f}"
+    table = [row.split(" | ")[:2] for row in first[-3:]]
+    assert table == [["| 8", "0.500"], ["| 16", cosine], ["| 16, noise predicted", cosine]]
+    assert (out / "16-epsilon/latents.npy").samefile(out / "16/latents.npy")
+    for folder, predicted in (("16", "v_prediction"), ("16-epsilon", "epsilon")):
+        scheduler = json.loads((out / folder / "published/scheduler/scheduler_config.json").read_text())
+        assert scheduler["prediction_type"] == predicted
     monkeypatch.setattr(channels, "run", None)  # nothing is left to do
     channels.main()
-    assert capsys.readouterr().out.splitlines() == first[-4:]
+    assert capsys.readouterr().out.splitlines() == first[-5:]
 
 
 def test_decoded_pictures_and_words_are_shared_and_never_overwritten(tmp_path: Path) -> None:
@@ -46,3 +53,12 @@ def test_decoded_pictures_and_words_are_shared_and_never_overwritten(tmp_path: P
         channels.share_what_is_alike(tmp_path, tmp_path / "16")
     assert (tmp_path / "16/words.json").samefile(tmp_path / "08/words.json")
     assert not (tmp_path / "16/pixels.npy").exists()
+
+
+def test_links_are_made_once_and_only_to_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "24").mkdir()
+    (tmp_path / "24/autoencoder.safetensors").write_text("weights")
+    for _ in range(2):
+        channels.link(tmp_path / "24", tmp_path / "24-epsilon", channels.OF_AUTOENCODER)
+    assert [file.name for file in (tmp_path / "24-epsilon").iterdir()] == ["autoencoder.safetensors"]
+    assert (tmp_path / "24-epsilon/autoencoder.safetensors").samefile(tmp_path / "24/autoencoder.safetensors")
