@@ -48,6 +48,7 @@ SCHEDULE = {
     "num_train_timesteps": 1000,
 }
 CHOICES = ("size", "optimizer", "prediction")  # arguments that a resumed training must share
+BESIDE_LATENTS = ("conv_in.", "conv_out.")  # the layers whose shapes hang on the number of channels
 PREDICTIONS = ("v_prediction", "epsilon")
 OFTEN = 3  # times as often as others are pictures drawn that show one of `RARE`
 RARE = ("wide shot", "old")  # words that few pictures show, and that were hardly followed when all were drawn alike
@@ -112,7 +113,9 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
         pixels = load_pixels(args.pictures, args.out / "pixels.npy")
         words = load_words(args.pictures, pixels, args.out / "words.json")
         latents, scale = latents_of(pixels, args.out, device)
-        denoiser, tokenizer = build_denoiser(args.out, latents.shape[2], args.size, args.init_from, args.precision)
+        denoiser, tokenizer = build_denoiser(args.out, latents.shape[2], args.size, args.precision)
+        if args.init_from:
+            load_published(denoiser, args.init_from, args.new_latents)
     denoiser.to(device)
     average = averaged(denoiser, share=0.05)
     optimizers = optimizers_of(denoiser, args.optimizer, args.rate, processes)
@@ -183,6 +186,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="the denoiser's arithmetic (torch.compile), for a GPU")
     parser.add_argument("--publish", type=Path, help="also write the pipeline folder here at every save")
     parser.add_argument("--init-from", type=Path, help="pipeline folder to start from where there is no state yet")
+    new_latents = "take only the layers that are not beside the latents: those may be of another autoencoder"
+    parser.add_argument("--new-latents", action="store_true", help=new_latents)
     return parser.parse_args()
 
 
@@ -192,17 +197,14 @@ def log(out: Path, step: int, spent_s: float, losses: Mapping[str, float]) -> No
     checkpoint.log(out / "unet.jsonl", {"step": step, "spent_s": round(spent_s), **rounded})
 
 
-def build_denoiser(out: Path, latent_channels: int, size: str, init_from: Path | None, precision: str = "auto"):
-    """The `Denoiser`, new or from a pipeline folder, and the tokenizer, written when first needed."""
+def build_denoiser(out: Path, latent_channels: int, size: str, precision: str = "auto"):
+    """A new `Denoiser`, and the tokenizer, written when first needed."""
     from transformers import CLIPTokenizer
 
     if not (out / "tokenizer").exists():  # equally frequent pairs merge in any order: a resume keeps the first
         write_tokenizer(out / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
-    denoiser = Denoiser(build_unet(latent_channels, size), build_text_encoder(len(tokenizer)), precision)
-    if init_from:
-        load_published(denoiser, init_from)
-    return denoiser, tokenizer
+    return Denoiser(build_unet(latent_channels, size), build_text_encoder(len(tokenizer)), precision), tokenizer
 
 
 def rate_share(step: int, share: float) -> float:
@@ -210,12 +212,19 @@ def rate_share(step: int, share: float) -> float:
     return min(1.0, max((step + 1) / WARMUP_STEPS, share / WARMUP_SHARE)) * min(1.0, max(0.03, (1 - share) / 0.3))
 
 
-def load_published(denoiser: Denoiser, folder: Path) -> None:
-    """Start from the weights of a published pipeline folder; the optimizer starts anew."""
+def load_published(denoiser: Denoiser, folder: Path, new_latents: bool = False) -> None:
+    """Start from the weights of a published pipeline folder, with `new_latents` of another autoencoder's latents.
+
+    The optimizer starts anew.
+    """
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
 
-    denoiser.unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder / "unet").state_dict())
+    weights = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
+    if new_latents:
+        own = denoiser.unet.state_dict()
+        weights |= {name: weight for name, weight in own.items() if name.startswith(BESIDE_LATENTS)}
+    denoiser.unet.load_state_dict(weights)
     denoiser.text.load_state_dict(CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict())
 
 

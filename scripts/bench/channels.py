@@ -1,13 +1,15 @@
 """What more latent channels bring and cost: a base trained alike for each number of them, side by side.
 
     python scripts/bench/channels.py --pictures FOLDER [--channels 8 16 24 32] [--epsilon 24] [--out build/channels]
-        [--size lean] [--init-from FOLDER] [--autoencoder-steps 3000] [--unet-steps 3000] [--count 600]
+        [--size lean] [--init-from FOLDER] [--denoiser-from FOLDER] [--autoencoder-steps 3000] [--unet-steps 3000]
+        [--count 600]
 
 More channels keep more of a face and give the denoiser more to learn. The autoencoder is judged on people whom no
 training saw; the denoiser by its pictures' distance to such people, beside the floor that its autoencoder leaves: real
 pictures through it. Every number of channels has a folder in `--out`; whatever is done there is not done again, and
 two calls with other numbers may run side by side. `--init-from` gives every autoencoder the same trained layers to
-start from, but for those beside the latents: what differs is then the channels, not how long each was trained.
+start from, but for those beside the latents, and `--denoiser-from` every denoiser: what differs is then the channels,
+not how long each was trained.
 `--epsilon` trains one more denoiser for each of these numbers, which predicts the noise and not the velocity.
 """
 
@@ -47,11 +49,14 @@ def main() -> None:
     parser.add_argument("--size", default="lean", help="of the denoiser")
     parser.add_argument("--optimizer", default="muon", help="of the denoiser's matrices")
     parser.add_argument("--init-from", type=Path, help="folder of a trained autoencoder of any number of channels")
+    parser.add_argument("--denoiser-from", type=Path, help="pipeline folder of any number of channels")
     parser.add_argument("--autoencoder-steps", type=int, default=3000)
     parser.add_argument("--unet-steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=32, help="pictures a step of the denoiser")
     parser.add_argument("--count", type=int, default=600, help="samples to judge the denoiser by")
     args = parser.parse_args()
+    if args.epsilon and args.denoiser_from:
+        parser.error("--epsilon: a trained denoiser already predicts one of both; leave out --denoiser-from")
     rows = {str(channels): measured(channels, args) for channels in args.channels}
     rows |= {f"{channels}, noise predicted": measured(channels, args, "epsilon") for channels in args.epsilon}
     print(figures_table("channels", rows, COLUMNS))
@@ -67,11 +72,8 @@ def measured(channels: int, args: argparse.Namespace, prediction: str = "v_predi
     train_autoencoder(channels, with_autoencoder, args)
     if out != with_autoencoder:
         link(with_autoencoder, out, OF_AUTOENCODER)
-    where = ["--pictures", args.pictures, "--out", out]
-    how = ["--size", args.size, "--optimizer", args.optimizer, "--batch", args.batch, "--prediction", prediction]
-    published = out / "published"
-    run("base/train_unet.py", *where, "--steps", args.unet_steps, *how, "--publish", published)
-    curve = out / "curve.jsonl"
+    published, curve = out / "published", out / "curve.jsonl"
+    train_denoiser(prediction, out, published, args)
     curve.unlink(missing_ok=True)
     looked = ["--pictures", args.pictures, "--cache", out, "--base", published, "--work", args.out / "work"]
     run("bench/base_model.py", *looked, "--count", args.count, "--curve", curve)
@@ -86,6 +88,14 @@ def train_autoencoder(channels: int, out: Path, args: argparse.Namespace) -> Non
     start = ["--init-from", args.init_from, "--new-latents"] if args.init_from else []
     where = ["--pictures", args.pictures, "--out", out]
     run("base/train_autoencoder.py", *where, "--channels", channels, "--steps", args.autoencoder_steps, *start)
+
+
+def train_denoiser(prediction: str, out: Path, published: Path, args: argparse.Namespace) -> None:
+    """Train a denoiser on the latents of `out`'s autoencoder, or see that it is trained."""
+    where = ["--pictures", args.pictures, "--out", out, "--publish", published, "--steps", args.unet_steps]
+    how = ["--size", args.size, "--optimizer", args.optimizer, "--batch", args.batch, "--prediction", prediction]
+    start = ["--init-from", args.denoiser_from, "--new-latents"] if args.denoiser_from else []
+    run("base/train_unet.py", *where, *how, *start)
 
 
 def share_what_is_alike(shared: Path, out: Path) -> None:

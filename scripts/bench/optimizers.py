@@ -55,14 +55,14 @@ def drawer_of(args: argparse.Namespace) -> Drawer:
     train = held_out_split(people_of(args.pictures)).train
     latents = encoded(load_autoencoder(args.out), pixels[: args.first], torch.device("cpu"))
     scale = 1 / float(latents.astype(np.float32).std())
-    _, tokenizer = build_denoiser(args.out, latents.shape[2], args.size, None)
+    _, tokenizer = build_denoiser(args.out, latents.shape[2], args.size)
     return Drawer(latents, scale, words, train[train < args.first], tokenizer, scheduler_of(PREDICTIONS[0]))
 
 
 def measured(kind: str, drawer: Drawer, args: argparse.Namespace) -> dict[str, float]:
     """Mean loss of each part of the training, and seconds a step."""
     torch.manual_seed(0)
-    denoiser, _ = build_denoiser(args.out, drawer.latents.shape[2], args.size, None)
+    denoiser, _ = build_denoiser(args.out, drawer.latents.shape[2], args.size)
     optimizers = optimizers_of(denoiser, kind, args.rate)
     losses, started = [], time.monotonic()
     for step in range(args.steps):

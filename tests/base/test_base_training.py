@@ -109,6 +109,21 @@ def test_another_number_of_channels_starts_from_trained_layers(tmp_path: Path) -
         assert torch.equal(weight, expected[name]), name
 
 
+def test_a_denoiser_of_other_latents_starts_from_trained_layers(tmp_path: Path) -> None:
+    (trained, _), (other, _) = (train_unet.build_denoiser(tmp_path, channels, "lean") for channels in (4, 6))
+    trained.unet.save_pretrained(tmp_path / "unet")
+    trained.text.save_pretrained(tmp_path / "text_encoder")
+    own = {name: weight.clone() for name, weight in other.unet.state_dict().items()}
+    with pytest.raises(RuntimeError, match="conv_in"):
+        train_unet.load_published(train_unet.build_denoiser(tmp_path, 6, "lean")[0], tmp_path)
+    train_unet.load_published(other, tmp_path, new_latents=True)
+    for name, weight in other.unet.state_dict().items():
+        expected = own if name.startswith(train_unet.BESIDE_LATENTS) else trained.unet.state_dict()
+        assert torch.equal(weight, expected[name]), name
+    words = trained.text.state_dict()
+    assert all(torch.equal(weight, words[name]) for name, weight in other.text.state_dict().items())
+
+
 @pytest.mark.usefixtures("weights", "one_thread")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_two_processes_train_as_one_does(imagefolder: Path, tmp_path: Path, optimizer: str) -> None:
