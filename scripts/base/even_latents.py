@@ -6,7 +6,8 @@ One direction among the channels, brightness, holds most of what latents vary by
 Noise is as strong in every direction: it hides the details at nearly all of its levels. One matrix mixes the channels
 so that every direction's mean square is its own to the power of `1 - share`: 0 changes nothing, 1 makes all alike
 (whitening). It is folded into the encoder's last layer and its inverse into the decoder's first one, so that what is
-decoded differs by rounding alone. Train the denoiser with `OUT` as its folder.
+decoded differs by rounding alone. Train the denoiser with `OUT` as its folder; the decoded pictures and their words are
+linked there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from pictures import held_out_split, load_pixels, people_of
+from pictures import held_out_split, link, load_pixels, people_of
 from safetensors.torch import save_file
 from train_autoencoder import load_autoencoder
 from train_unet import encoded
@@ -37,6 +38,7 @@ def main() -> None:
         parser.error("--share goes from 0 to 1")
     if (args.out / "latents.npy").exists():
         parser.error(f"--out: {args.out} has latents of another autoencoder; take another folder")
+    link(args.autoencoder, args.out)
     pixels = load_pixels(args.pictures, args.out / "pixels.npy")
     rows = held_out_split(people_of(args.pictures)).train
     model = load_autoencoder(args.autoencoder)

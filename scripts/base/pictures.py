@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from PIL import Image, ImageOps
 
 SIZE_PX = 128
+DECODED = ("pixels.npy", "words.json")  # what a training's folder keeps of the pictures, the same in each
 HELD_OUT = 500  # people whom no training script sees, one picture each; a tenth of a small set
 SUBJECTS = 10  # people whom no training script sees either, each with photos enough to fit an adapter and judge it
 SUBJECT_PHOTOS = range(20, 31)
@@ -136,6 +137,14 @@ def load_pixels(pictures: Path, cache: Path) -> npt.NDArray[np.uint8]:
         with ThreadPoolExecutor() as threads:  # the decoders work outside the interpreter's lock
             save_whole(cache, np.stack(list(threads.map(framed, read_pictures(pictures)))))
     return np.load(cache, mmap_mode="r")
+
+
+def link(folder: Path, out: Path, names: Iterable[str] = DECODED) -> None:
+    """Put links to the files of `folder` with these names into `out`, where it has none and they are there."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (folder / name).exists() and not (out / name).exists():
+            (out / name).symlink_to((folder / name).resolve())
 
 
 def save_whole(file: Path, rows: npt.NDArray[np.generic]) -> None:

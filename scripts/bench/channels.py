@@ -19,7 +19,6 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +27,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "base"))  # the traini
 
 from check_autoencoder import kept, restored
 from pages import FIGURES, figures_table
-from pictures import HELD_OUT, held_out_split, load_pixels, people_of
+from pictures import DECODED, HELD_OUT, held_out_split, link, load_pixels, people_of
 from train_autoencoder import load_autoencoder
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-OF_PICTURES = ("pixels.npy", "words.json")
-OF_AUTOENCODER = (*OF_PICTURES, "autoencoder.safetensors", "latents.npy", "tokenizer")
+OF_AUTOENCODER = (*DECODED, "autoencoder.safetensors", "latents.npy", "tokenizer")
 OF_DENOISER = (
     "found", "followed", "frechet_judge", "floor_judge", "frechet_gate", "floor_gate", "recall_judge", "recall_gate",
 )  # fmt: skip
@@ -100,18 +98,10 @@ def train_denoiser(prediction: str, out: Path, published: Path, args: argparse.N
 
 def share_what_is_alike(shared: Path, out: Path) -> None:
     """The decoded pictures and their words are the same for all: the first one's are linked."""
-    for name in OF_PICTURES:
+    for name in DECODED:
         there = next((file for file in sorted(shared.glob(f"*/{name}")) if not file.is_symlink()), None)
         if there:
             link(there.parent, out, [name])
-
-
-def link(folder: Path, out: Path, names: Iterable[str]) -> None:
-    """Put links to the files of `folder` with these names into `out`, where it has none and they are there."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if (folder / name).exists() and not (out / name).exists():
-            (out / name).symlink_to((folder / name).resolve())
 
 
 def run(script: str, *arguments: object) -> None:

@@ -35,9 +35,11 @@ def test_the_mixed_autoencoder_makes_the_same_pictures_of_other_latents(
     pictures, out = write_imagefolder(tmp_path / "pictures", demo_files[:6]), tmp_path / "even"
     torch.manual_seed(0)
     save_file(build_autoencoder(6).state_dict(), tmp_path / "autoencoder.safetensors")
+    (tmp_path / "words.json").write_text("[]")
     command = ["even_latents.py", "--pictures", str(pictures), "--autoencoder", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", [*command, "--share", "1"])
     even_latents.main()
+    assert (out / "words.json").samefile(tmp_path / "words.json")
     before, after = (line.split(": ")[1].split() for line in capsys.readouterr().out.splitlines())
     assert len(before) == len(after) == 6
     assert float(before[0]) > 1.5
