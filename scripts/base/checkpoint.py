@@ -38,6 +38,12 @@ def save(state: Path, parts: Parts, choices: Choices, step: int, spent_s: float)
     state.with_suffix(".part").replace(state)
 
 
+def start_from(model: torch.nn.Module, weights: dict[str, torch.Tensor], but: tuple[str, ...] = ()) -> None:
+    """Load `weights` into `model`, which keeps its own in the layers whose names begin as in `but`."""
+    own = {name: weight for name, weight in model.state_dict().items() if name.startswith(but)}
+    model.load_state_dict(weights | own)
+
+
 def log(file: Path, line: dict[str, float]) -> None:
     """Add one line to the learning curve and show it."""
     with file.open("a") as curve:

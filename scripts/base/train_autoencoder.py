@@ -163,9 +163,7 @@ def main() -> None:
 def start_from(model, folder: Path, new_latents: bool) -> None:
     """Take over the weights of `folder`; with `new_latents` its number of latent channels may be another."""
     weights = load_file(folder / "autoencoder.safetensors")
-    if new_latents:
-        weights |= {name: own for name, own in model.state_dict().items() if name.startswith(BESIDE_LATENTS)}
-    model.load_state_dict(weights)
+    checkpoint.start_from(model, weights, BESIDE_LATENTS if new_latents else ())
 
 
 def keep(out: Path, average, step: int, spent_s: float, loss: float, psnr_db: float) -> None:

@@ -221,10 +221,7 @@ def load_published(denoiser: Denoiser, folder: Path, new_latents: bool = False) 
     from transformers import CLIPTextModel
 
     weights = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
-    if new_latents:
-        own = denoiser.unet.state_dict()
-        weights |= {name: weight for name, weight in own.items() if name.startswith(BESIDE_LATENTS)}
-    denoiser.unet.load_state_dict(weights)
+    checkpoint.start_from(denoiser.unet, weights, BESIDE_LATENTS if new_latents else ())
     denoiser.text.load_state_dict(CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict())
 
 

@@ -9,8 +9,8 @@ training saw; the denoiser by its pictures' distance to such people, beside the 
 pictures through it. Every number of channels has a folder in `--out`; whatever is done there is not done again, and
 two calls with other numbers may run side by side. `--init-from` gives every autoencoder the same trained layers to
 start from, but for those beside the latents, and `--denoiser-from` every denoiser: what differs is then the channels,
-not how long each was trained.
-`--epsilon` trains one more denoiser for each of these numbers, which predicts the noise and not the velocity.
+not how long each was trained. `--epsilon` trains one more denoiser for each of these numbers, which predicts the noise
+and not the velocity.
 """
 
 from __future__ import annotations

@@ -62,3 +62,13 @@ def test_links_are_made_once_and_only_to_what_is_there(tmp_path: Path) -> None:
         channels.link(tmp_path / "24", tmp_path / "24-epsilon", channels.OF_AUTOENCODER)
     assert [file.name for file in (tmp_path / "24-epsilon").iterdir()] == ["autoencoder.safetensors"]
     assert (tmp_path / "24-epsilon/autoencoder.safetensors").samefile(tmp_path / "24/autoencoder.safetensors")
+
+
+def test_noise_is_not_predicted_by_a_denoiser_trained_for_velocity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["channels.py", "--pictures", str(tmp_path), "--epsilon", "8", "--denoiser-from", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        channels.main()
+    assert "leave out --denoiser-from" in capsys.readouterr().err
