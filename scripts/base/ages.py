@@ -38,9 +38,12 @@ class AgeReader:
 
     @torch.no_grad()
     def read(self, pictures: Sequence[RGB], faces: Sequence[Face]) -> np.ndarray:
-        """(n, 2) float32: years, and the probability that the face is a man's, 0 to 1."""
+        """(n, 2) float32: years, and the probability that the face is a man's; means of it and its mirror image."""
         squares = np.stack([square(picture, face) for picture, face in zip(pictures, faces, strict=True)])
         x = torch.from_numpy(squares).permute(0, 3, 1, 2).float() - torch.tensor(MEAN_RGB).view(1, 3, 1, 1)
+        return ((self._read(x) + self._read(x.flip(3))) / 2).numpy()
+
+    def _read(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(self._conv(x / 256, "entry_flow/conv_in", stride=2))
         x = self._halved(x, x, "entry_flow/reduction_block_0")  # its input is active already
         x = self._halved(x, F.relu(x), "entry_flow/reduction_block_1")
@@ -50,7 +53,7 @@ class AgeReader:
         x = F.relu(self._separable_one(x, "exit_flow/separable_conv"))
         pooled = F.avg_pool2d(x, 7).flatten(1)
         years, sexes = self._linear(pooled, "fc/age"), self._linear(pooled, "fc/gender").softmax(1)
-        return torch.cat([years, sexes[:, :1]], 1).numpy()
+        return torch.cat([years, sexes[:, :1]], 1)
 
     def _halved(self, x: torch.Tensor, active: torch.Tensor, block: str) -> torch.Tensor:
         """Half the side: two separable convolutions of `active` and a pooling, beside a plain convolution of `x`."""

@@ -25,7 +25,10 @@ EXPRESSION_WORDS = {
     "sadness": "sad",
 }
 SURE = 0.9  # probability from which a guessed sex is said
-CLEAR_YEARS = 3  # from the next age word, for a guessed one to be said
+CLEAR_YEARS = (
+    5,
+    1,
+)  # a guess is said if so much less and so much more were the same word: the autoencoder makes younger
 
 
 def known_words(facts: dict[str, str], years: float, man: float) -> list[str]:
@@ -47,7 +50,8 @@ def guessed_sex(man: float) -> str:
 
 def guessed_age(years: float) -> list[str]:
     """The age word, unless the guess is too near to another's ages."""
-    words = {age_word(years - CLEAR_YEARS), age_word(years + CLEAR_YEARS)}
+    less, more = CLEAR_YEARS
+    words = {age_word(years - less), age_word(years + more)}
     return list(words) if len(words) == 1 and not math.isnan(years) else []
 
 
@@ -66,14 +70,15 @@ def caption(words: list[str], rng: np.random.Generator) -> str:
     return ", ".join([f"photo of {who}", *kept])
 
 
-def load_words(pictures: Path, pixels: np.ndarray, cache: Path) -> list[list[str]]:
+def load_words(pictures: Path, pixels: np.ndarray, cache: Path, rows: np.ndarray | None = None) -> list[list[str]]:
     """Each picture's class word and attributes: what its source says, then what is measured in it.
 
-    What was measured is kept beside `cache` while it is made: a stopped run goes on.
+    `pixels` are of all pictures, or of those `rows`. What was measured is kept beside `cache` while it is made.
     """
     if not cache.exists():
         fetch(cache_folder(), files=needed(NEW_BASE))
-        told = [picture.facts for picture in read_pictures(pictures)]
+        everything = [picture.facts for picture in read_pictures(pictures)]
+        told = everything if rows is None else [everything[row] for row in rows]
         expressions = [EXPRESSION_WORDS.get(facts.get("expression", "")) for facts in told]
         parts = cache.with_suffix("")
         measured = words_in(pixels, cache_folder(), parts, expressions)

@@ -21,7 +21,7 @@ import torch
 from pictures import held_out_split, link, load_pixels, people_of
 from safetensors.torch import save_file
 from train_autoencoder import load_autoencoder
-from train_unet import encoded
+from training_set import encoded
 
 LOOKED_AT = 1000  # training pictures, evenly spread
 SHARE = 0.5

@@ -60,7 +60,7 @@ def ages_in(pictures: Sequence[RGB], weights: Path, cache: Path) -> np.ndarray:
     """(n, 2) float32: years of each picture's main face and the probability that it is a man's; NaN without a face."""
     detector, reader = get_detector(weights), AgeReader(weights)
     rows = []
-    for chunk, file in _chunks(pictures, cache, "ages", WEIGHTS["age_gender_model.bin"].sha256, ".npy"):
+    for chunk, file in _chunks(pictures, cache, "mean-ages", WEIGHTS["age_gender_model.bin"].sha256, ".npy"):
         if not file.exists():
             faces = main_faces(detector, chunk)
             found = np.full((len(chunk), 2), np.nan, np.float32)

@@ -21,7 +21,9 @@ import torch
 from PIL import Image, ImageOps
 
 SIZE_PX = 128
-DECODED = ("pixels.npy", "words.json")  # what a training's folder keeps of the pictures, the same in each
+PIXELS, WORDS = ("pixels.npy", "words.json")
+WHOLE_PIXELS, WHOLE_WORDS = ("whole_pixels.npy", "whole_words.json")  # of the pictures that are shown whole as well
+DECODED = (PIXELS, WORDS, WHOLE_PIXELS, WHOLE_WORDS)  # what trainings keep of the pictures, the same for each
 HELD_OUT = 500  # people whom no training script sees, one picture each; a tenth of a small set
 SUBJECTS = 10  # people whom no training script sees either, each with photos enough to fit an adapter and judge it
 SUBJECT_PHOTOS = range(20, 31)
@@ -33,6 +35,8 @@ FRAMINGS: dict[str, tuple[float, float, float, float]] = {
     "portrait-cc0": (0.25, 0.06, 0.75, 0.56),
 }
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+ALSO_WHOLE = ("synthetic", "portrait-cc0")  # sources whose words few wide shots would have otherwise
+EVERY = 2  # so many of their pictures, one is shown whole as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,11 @@ def read_pictures(folder: Path) -> Iterator[Picture]:
         raise SystemExit(f"{folder}: holds neither *.parquet nor metadata.jsonl")
 
 
-def framed(picture: Picture, size_px: int = SIZE_PX) -> npt.NDArray[np.uint8]:
-    """(size, size, 3) uint8 RGB of the picture's square framing."""
+def framed(picture: Picture, size_px: int = SIZE_PX, whole: bool = False) -> npt.NDArray[np.uint8]:
+    """(size, size, 3) uint8 RGB of the picture's square framing, or of the `whole` picture."""
     upright = ImageOps.exif_transpose(picture.image)
     width, height = upright.size
-    left, top, right, bottom = FRAMINGS.get(picture.source, WHOLE)
+    left, top, right, bottom = WHOLE if whole else FRAMINGS.get(picture.source, WHOLE)
     box = (left * width, top * height, right * width, bottom * height)
     rgb = upright.convert("RGB").resize((size_px, size_px), Image.Resampling.LANCZOS, box)
     return np.asarray(rgb)
@@ -133,9 +137,22 @@ def people_of(pictures: Path) -> npt.NDArray[np.int64]:
 def load_pixels(pictures: Path, cache: Path) -> npt.NDArray[np.uint8]:
     """(n, 128, 128, 3) uint8, decoded once and memory-mapped afterwards."""
     if not cache.exists():
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor() as threads:  # the decoders work outside the interpreter's lock
-            save_whole(cache, np.stack(list(threads.map(framed, read_pictures(pictures)))))
+        _decode(read_pictures(pictures), cache)
+    return np.load(cache, mmap_mode="r")
+
+
+def also_whole(pictures: Path) -> npt.NDArray[np.int64]:
+    """Which of the pictures to train on are shown whole as well, by index: every so many of `ALSO_WHOLE`."""
+    sources = np.array([picture.source for picture in read_pictures(pictures)])
+    train = held_out_split(people_of(pictures)).train
+    return train[np.isin(sources[train], ALSO_WHOLE)][::EVERY]
+
+
+def load_whole(pictures: Path, rows: npt.NDArray[np.int64], cache: Path) -> npt.NDArray[np.uint8]:
+    """(len(rows), 128, 128, 3) uint8 of the whole pictures `rows`, decoded once and memory-mapped afterwards."""
+    if not cache.exists():
+        chosen = set(rows.tolist())
+        _decode((one for row, one in enumerate(read_pictures(pictures)) if row in chosen), cache, whole=True)
     return np.load(cache, mmap_mode="r")
 
 
@@ -157,6 +174,13 @@ def save_whole(file: Path, rows: npt.NDArray[np.generic]) -> None:
 def to_tensor(rgb_u8: npt.NDArray[np.uint8]) -> torch.Tensor:
     """(n, height, width, 3) uint8 to (n, 3, height, width) float32 in [-1, 1]."""
     return torch.from_numpy(np.array(rgb_u8)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def _decode(pictures: Iterable[Picture], cache: Path, whole: bool = False) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as threads:  # the decoders work outside the interpreter's lock
+        rows = list(threads.map(lambda picture: framed(picture, whole=whole), pictures))
+    save_whole(cache, np.stack(rows) if rows else np.empty((0, SIZE_PX, SIZE_PX, 3), np.uint8))
 
 
 def _read_parquets(paths: list[Path]) -> Iterator[Picture]:

@@ -25,18 +25,17 @@ import torch
 from ahead import ahead
 from averaging import averaged
 from budget import add_arguments, autocast, budget_of, device_of
-from captions import caption, load_words
+from captions import caption
 from muon import Muon
 from networks import TEXT_TOKENS, UNET_WIDTHS, build_text_encoder, build_unet, write_tokenizer
-from pictures import held_out_split, load_pixels, people_of, save_whole, to_tensor
 from processes import ALONE, Processes, joined
 from train_autoencoder import load_autoencoder
+from training_set import load_training_set
 
 from trainer.faces.attributes import mirrored
 
 BATCH = 64
 CHECKED = 4
-ENCODED = 1024  # pictures whose latents are kept at once
 PEAK_LR = 6e-4
 WARMUP_STEPS, WARMUP_SHARE = 300, 0.04  # whichever is sooner
 TEXT_LR_SHARE = 0.1
@@ -50,8 +49,6 @@ SCHEDULE = {
 CHOICES = ("size", "optimizer", "prediction")  # arguments that a resumed training must share
 BESIDE_LATENTS = ("conv_in.", "conv_out.")  # the layers whose shapes hang on the number of channels
 PREDICTIONS = ("v_prediction", "epsilon")
-OFTEN = 3  # times as often as others are pictures drawn that show one of `RARE`
-RARE = ("wide shot", "old")  # words that few pictures show, and that were hardly followed when all were drawn alike
 NOISE_SHIFT = 2.0  # more of the noisiest levels, where words decide (arXiv 2403.03206, eq. 23)
 
 
@@ -67,36 +64,6 @@ def scheduler_of(prediction: str):
     return DDPMScheduler(**SCHEDULE, prediction_type=prediction, rescale_betas_zero_snr=rescaled)
 
 
-def latents_of(pixels: np.ndarray, out: Path, device: torch.device) -> tuple[np.ndarray, float]:
-    """(n, 2, c, 16, 16) float16 latents of every picture and its mirror image, and the scale that makes them unit.
-
-    They are kept in chunks while they are made: a stopped run goes on.
-    """
-    cache, parts = out / "latents.npy", out / "latents"
-    if not cache.exists():
-        parts.mkdir(exist_ok=True)
-        model = load_autoencoder(out).to(device)
-        files = [parts / f"{start:07}.npy" for start in range(0, len(pixels), ENCODED)]
-        for index, file in enumerate(files):
-            if not file.exists():
-                save_whole(file, encoded(model, pixels[index * ENCODED : (index + 1) * ENCODED], device))
-        save_whole(cache, np.concatenate([np.load(file) for file in files]))
-        shutil.rmtree(parts)
-    latents = np.load(cache, mmap_mode="r")
-    return latents, 1 / float(latents[::40].astype(np.float32).std())
-
-
-@torch.no_grad()
-def encoded(model, pixels: np.ndarray, device: torch.device) -> np.ndarray:
-    """(n, 2, c, 16, 16) float16 mean latents of pictures and their mirror images."""
-    rows = []
-    for start in range(0, len(pixels), 64):
-        x = to_tensor(pixels[start : start + 64]).to(device)
-        both = [model.encode(v).latent_dist.mode() for v in (x, x.flip(3))]
-        rows.append(torch.stack(both, 1).half().cpu().numpy())
-    return np.concatenate(rows)
-
-
 def main() -> None:
     args = arguments()
     device = device_of(args)
@@ -110,10 +77,8 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
     """Step until the budget is used; the first process saves, logs and publishes."""
     budget, part = budget_of(args), processes.part(args.batch)
     with processes.first_ahead():
-        pixels = load_pixels(args.pictures, args.out / "pixels.npy")
-        words = load_words(args.pictures, pixels, args.out / "words.json")
-        latents, scale = latents_of(pixels, args.out, device)
-        denoiser, tokenizer = build_denoiser(args.out, latents.shape[2], args.size, args.precision)
+        known = load_training_set(args.pictures, args.out, device)
+        denoiser, tokenizer = build_denoiser(args.out, known.latents.shape[2], args.size, args.precision)
         if args.init_from:
             load_published(denoiser, args.init_from, args.new_latents)
     denoiser.to(device)
@@ -123,7 +88,8 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
     choices = {name: getattr(args, name) for name in CHOICES}
     step, spent_s = checkpoint.resume(args.out / "unet.state.pt", parts, choices)
     scheduler = scheduler_of(args.prediction)
-    drawer, unseen = drawers(people_of(args.pictures), latents, scale, words, tokenizer, scheduler)
+    drawer = Drawer(known.latents, known.scale, known.words, known.drawn, tokenizer, scheduler)
+    unseen = replace(drawer, pictures=known.held_out)
     drawn = ahead(lambda n: drawer.draw(n, args.batch, part), step, args.workers)
     if args.compile:
         denoiser.unet.compile()
@@ -144,19 +110,9 @@ def train(args: argparse.Namespace, device: torch.device, processes: Processes) 
             checkpoint.save(args.out / "unet.state.pt", parts, choices, step, spent_s)
             log(args.out, step, spent_s, {"loss": seen_loss, "held_out_loss": unseen_loss})
             if args.publish:
-                publish(args.out, args.publish, average.module, scale, scheduler)
+                publish(args.out, args.publish, average.module, known.scale, scheduler)
     if args.publish and not losses and processes.is_first:  # all was trained before, but perhaps not published there
-        publish(args.out, args.publish, average.module, scale, scheduler)
-
-
-def drawers(
-    people: np.ndarray, latents: np.ndarray, scale: float, words: list[list[str]], tokenizer: Any, scheduler: Any
-) -> tuple[Drawer, Drawer]:
-    """Of the pictures to train on, and of one of each person held out; `people` numbers who is in each picture."""
-    split = held_out_split(people)
-    times = [OFTEN if set(RARE) & set(words[row]) else 1 for row in split.train]
-    seen = Drawer(latents, scale, words, np.repeat(split.train, times), tokenizer, scheduler)
-    return seen, replace(seen, pictures=split.held_out)
+        publish(args.out, args.publish, average.module, known.scale, scheduler)
 
 
 @torch.no_grad()

@@ -23,7 +23,8 @@ from captions import load_words
 from pages import figures_table
 from pictures import held_out_split, load_pixels, people_of
 from train_autoencoder import load_autoencoder
-from train_unet import PREDICTIONS, Drawer, build_denoiser, encoded, learn, optimizers_of, rate_share, scheduler_of
+from train_unet import PREDICTIONS, Drawer, build_denoiser, learn, optimizers_of, rate_share, scheduler_of
+from training_set import encoded
 
 PARTS = 5
 COLUMNS = {f"loss_{part}": f"loss, part {part} of {PARTS}" for part in range(1, PARTS + 1)} | {

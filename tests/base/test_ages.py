@@ -83,7 +83,16 @@ def test_stored_tensors_come_back_in_order_with_scale_and_offset(values: list[in
 
 @pytest.mark.parametrize(
     ("years", "words"),
-    [(20, ["young"]), (34, []), (36, []), (45, ["middle-aged"]), (59, []), (63, ["old"]), (float("nan"), [])],
+    [
+        (33, ["young"]),
+        (34, []),
+        (39, []),
+        (40, ["middle-aged"]),
+        (58, ["middle-aged"]),
+        (64, []),
+        (65, ["old"]),
+        (float("nan"), []),
+    ],
 )
 def test_an_age_near_another_word_is_not_said(years: float, words: list[str]) -> None:
     assert captions.guessed_age(years) == words

@@ -166,16 +166,6 @@ def test_what_is_to_be_predicted_leads_back_to_the_picture(tmp_path: Path, predi
     assert {round(number, 2) for number in numbers.tolist()} == {0.0, 0.5, 1.0}
 
 
-def test_pictures_of_rare_words_are_drawn_more_often_and_held_out_ones_as_they_are() -> None:
-    words = [["man", "old"] if index % 2 else ["man"] for index in range(40)]
-    latents = np.zeros((40, 2, 4, 8, 8), np.float16)
-    seen, unseen = train_unet.drawers(np.arange(40), latents, 1.0, words, None, None)
-    pictures, times = np.unique(seen.pictures, return_counts=True)
-    assert times.tolist() == [train_unet.OFTEN if index % 2 else 1 for index in pictures]
-    assert len(unseen.pictures) == len(set(unseen.pictures.tolist())) > 0
-    assert not set(pictures.tolist()) & set(unseen.pictures.tolist())
-
-
 def test_a_batch_is_shared_in_equal_parts_or_not_at_all() -> None:
     taken = [range(6)[processes.Processes(rank, 3).part(6)] for rank in range(3)]
     assert [list(part) for part in taken] == [[0, 1], [2, 3], [4, 5]]

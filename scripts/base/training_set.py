@@ -1,0 +1,95 @@
+"""What the denoiser learns from: latents and words of every picture, and of some pictures once more, shown whole."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from captions import load_words
+from pictures import (
+    PIXELS,
+    WHOLE_PIXELS,
+    WHOLE_WORDS,
+    WORDS,
+    also_whole,
+    held_out_split,
+    load_pixels,
+    load_whole,
+    people_of,
+    save_whole,
+    to_tensor,
+)
+from train_autoencoder import load_autoencoder
+
+ENCODED = 1024  # pictures whose latents are kept at once
+OFTEN = 4  # times as often as others are pictures drawn that show one of `RARE`
+RARE = ({"old"}, {"middle-aged", "color photo"})  # words that, together, few pictures show
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Pictures as the denoiser sees them.
+
+    Attributes:
+        latents: (n, 2, c, 16, 16) float16 of each picture and its mirror image; `scale` makes them unit.
+        words: class word and attributes of each picture.
+        drawn: indices of those to train on, some several times.
+        held_out: indices of one picture of each person held out.
+    """
+
+    latents: np.ndarray
+    scale: float
+    words: list[list[str]]
+    drawn: np.ndarray
+    held_out: np.ndarray
+
+
+def load_training_set(pictures: Path, out: Path, device: torch.device) -> TrainingSet:
+    """Read the folder of pictures; `out` has the autoencoder, and keeps what takes long to make."""
+    rows, split = also_whole(pictures), held_out_split(people_of(pictures))
+    pixels, whole = load_pixels(pictures, out / PIXELS), load_whole(pictures, rows, out / WHOLE_PIXELS)
+    words = load_words(pictures, pixels, out / WORDS)
+    latents = latents_of(pixels, out, "latents", device)
+    scale = 1 / float(latents[::40].astype(np.float32).std())
+    if len(rows):
+        words = words + load_words(pictures, whole, out / WHOLE_WORDS, rows)
+        latents = np.concatenate([latents, latents_of(whole, out, "whole_latents", device)])
+    train = np.concatenate([split.train, len(pixels) + np.arange(len(rows))])
+    return TrainingSet(latents, scale, words, repeated(train, words), split.held_out)
+
+
+def repeated(rows: np.ndarray, words: list[list[str]]) -> np.ndarray:
+    """The `rows`, those that show something rare `OFTEN` times."""
+    return np.repeat(rows, [OFTEN if any(rare <= set(words[row]) for rare in RARE) else 1 for row in rows])
+
+
+def latents_of(pixels: np.ndarray, out: Path, name: str, device: torch.device) -> np.ndarray:
+    """(n, 2, c, 16, 16) float16 latents of every picture and its mirror image, from `out`'s autoencoder.
+
+    They are kept there under that name, and in chunks while they are made: a stopped run goes on.
+    """
+    cache, parts = out / f"{name}.npy", out / name
+    if not cache.exists():
+        parts.mkdir(exist_ok=True)
+        model = load_autoencoder(out).to(device)
+        files = [parts / f"{start:07}.npy" for start in range(0, len(pixels), ENCODED)]
+        for index, file in enumerate(files):
+            if not file.exists():
+                save_whole(file, encoded(model, pixels[index * ENCODED : (index + 1) * ENCODED], device))
+        save_whole(cache, np.concatenate([np.load(file) for file in files]))
+        shutil.rmtree(parts)
+    return np.load(cache, mmap_mode="r")
+
+
+@torch.no_grad()
+def encoded(model, pixels: np.ndarray, device: torch.device) -> np.ndarray:
+    """(n, 2, c, 16, 16) float16 mean latents of pictures and their mirror images."""
+    rows = []
+    for start in range(0, len(pixels), 64):
+        x = to_tensor(pixels[start : start + 64]).to(device)
+        both = [model.encode(v).latent_dist.mode() for v in (x, x.flip(3))]
+        rows.append(torch.stack(both, 1).half().cpu().numpy())
+    return np.concatenate(rows)
