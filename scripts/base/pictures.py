@@ -21,9 +21,8 @@ import torch
 from PIL import Image, ImageOps
 
 SIZE_PX = 128
-PIXELS, WORDS = ("pixels.npy", "words.json")
-WHOLE_PIXELS, WHOLE_WORDS = ("whole_pixels.npy", "whole_words.json")  # of the pictures that are shown whole as well
-DECODED = (PIXELS, WORDS, WHOLE_PIXELS, WHOLE_WORDS)  # what trainings keep of the pictures, the same for each
+# What a training's folder keeps of the pictures, the same in each.
+DECODED = ("pixels.npy", "words.json", "whole_pixels.npy", "whole_words.json")
 HELD_OUT = 500  # people whom no training script sees, one picture each; a tenth of a small set
 SUBJECTS = 10  # people whom no training script sees either, each with photos enough to fit an adapter and judge it
 SUBJECT_PHOTOS = range(20, 31)
@@ -141,10 +140,9 @@ def load_pixels(pictures: Path, cache: Path) -> npt.NDArray[np.uint8]:
     return np.load(cache, mmap_mode="r")
 
 
-def also_whole(pictures: Path) -> npt.NDArray[np.int64]:
-    """Which of the pictures to train on are shown whole as well, by index: every so many of `ALSO_WHOLE`."""
+def also_whole(pictures: Path, train: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which of the pictures `train` are shown whole as well, by index: every so many of `ALSO_WHOLE`."""
     sources = np.array([picture.source for picture in read_pictures(pictures)])
-    train = held_out_split(people_of(pictures)).train
     return train[np.isin(sources[train], ALSO_WHOLE)][::EVERY]
 
 

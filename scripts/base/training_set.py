@@ -9,19 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from captions import load_words
-from pictures import (
-    PIXELS,
-    WHOLE_PIXELS,
-    WHOLE_WORDS,
-    WORDS,
-    also_whole,
-    held_out_split,
-    load_pixels,
-    load_whole,
-    people_of,
-    save_whole,
-    to_tensor,
-)
+from pictures import also_whole, held_out_split, load_pixels, load_whole, people_of, save_whole, to_tensor
 from train_autoencoder import load_autoencoder
 
 ENCODED = 1024  # pictures whose latents are kept at once
@@ -49,13 +37,14 @@ class TrainingSet:
 
 def load_training_set(pictures: Path, out: Path, device: torch.device) -> TrainingSet:
     """Read the folder of pictures; `out` has the autoencoder, and keeps what takes long to make."""
-    rows, split = also_whole(pictures), held_out_split(people_of(pictures))
-    pixels, whole = load_pixels(pictures, out / PIXELS), load_whole(pictures, rows, out / WHOLE_PIXELS)
-    words = load_words(pictures, pixels, out / WORDS)
+    split = held_out_split(people_of(pictures))
+    rows = also_whole(pictures, split.train)
+    pixels, whole = load_pixels(pictures, out / "pixels.npy"), load_whole(pictures, rows, out / "whole_pixels.npy")
+    words = load_words(pictures, pixels, out / "words.json")
     latents = latents_of(pixels, out, "latents", device)
     scale = 1 / float(latents[::40].astype(np.float32).std())
     if len(rows):
-        words = words + load_words(pictures, whole, out / WHOLE_WORDS, rows)
+        words = words + load_words(pictures, whole, out / "whole_words.json", rows)
         latents = np.concatenate([latents, latents_of(whole, out, "whole_latents", device)])
     train = np.concatenate([split.train, len(pixels) + np.arange(len(rows))])
     return TrainingSet(latents, scale, words, repeated(train, words), split.held_out)
