@@ -14,7 +14,7 @@ from train_autoencoder import load_autoencoder
 
 ENCODED = 1024  # pictures whose latents are kept at once
 OFTEN = 4  # times as often as others are pictures drawn that show one of `RARE`
-RARE = ({"old"}, {"middle-aged", "color photo"})  # words that, together, few pictures show
+RARE = ({"old"}, {"middle-aged", "color photo"}, {"dark"})  # words that, together, few pictures show
 
 
 @dataclass(frozen=True, slots=True)
