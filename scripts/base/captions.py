@@ -25,10 +25,7 @@ EXPRESSION_WORDS = {
     "sadness": "sad",
 }
 SURE = 0.9  # probability from which a guessed sex is said
-CLEAR_YEARS = (
-    5,
-    1,
-)  # a guess is said if so much less and so much more were the same word: the autoencoder makes younger
+CLEAR_YEARS = (5, 1)  # so much less, so much more must be the same word: behind the autoencoder faces look younger
 
 
 def known_words(facts: dict[str, str], years: float, man: float) -> list[str]:
