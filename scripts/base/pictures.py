@@ -140,9 +140,8 @@ def load_pixels(pictures: Path, cache: Path) -> npt.NDArray[np.uint8]:
     return np.load(cache, mmap_mode="r")
 
 
-def also_whole(pictures: Path, train: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def also_whole(sources: npt.NDArray[np.str_], train: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Which of the pictures `train` are shown whole as well, by index: every so many of `ALSO_WHOLE`."""
-    sources = np.array([picture.source for picture in read_pictures(pictures)])
     return train[np.isin(sources[train], ALSO_WHOLE)][::EVERY]
 
 

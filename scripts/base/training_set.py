@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from captions import load_words
-from pictures import also_whole, held_out_split, load_pixels, load_whole, people_of, save_whole, to_tensor
+from pictures import (
+    also_whole,
+    held_out_split,
+    load_pixels,
+    load_whole,
+    numbered,
+    read_pictures,
+    save_whole,
+    to_tensor,
+)
 from train_autoencoder import load_autoencoder
 
 ENCODED = 1024  # pictures whose latents are kept at once
@@ -37,8 +46,9 @@ class TrainingSet:
 
 def load_training_set(pictures: Path, out: Path, device: torch.device) -> TrainingSet:
     """Read the folder of pictures; `out` has the autoencoder, and keeps what takes long to make."""
-    split = held_out_split(people_of(pictures))
-    rows = also_whole(pictures, split.train)
+    told = [(picture.source, picture.person) for picture in read_pictures(pictures)]
+    split = held_out_split(numbered(told))
+    rows = also_whole(np.array([source for source, _ in told]), split.train)
     pixels, whole = load_pixels(pictures, out / "pixels.npy"), load_whole(pictures, rows, out / "whole_pixels.npy")
     words = load_words(pictures, pixels, out / "words.json")
     latents = latents_of(pixels, out, "latents", device)

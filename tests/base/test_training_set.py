@@ -13,6 +13,8 @@ import training_set
 from PIL import Image
 from safetensors.torch import save_file
 
+CROPPED_SOURCES = np.repeat(["pictures", "synthetic"], 6)  # of `cropped_folder`
+
 
 @pytest.fixture
 def cropped_folder(
@@ -39,7 +41,7 @@ def test_rare_words_are_drawn_more_often_only_where_all_of_them_are_there() -> N
 
 def test_only_trained_pictures_of_cropped_sources_are_shown_whole(cropped_folder: Path, tmp_path: Path) -> None:
     train = pictures.held_out_split(pictures.people_of(cropped_folder)).train
-    rows = pictures.also_whole(cropped_folder, train)
+    rows = pictures.also_whole(CROPPED_SOURCES, train)
     assert len(rows)
     assert set(rows.tolist()) <= {row for row in train.tolist() if row >= 6}
     whole = pictures.load_whole(cropped_folder, rows, tmp_path / "whole.npy")
@@ -58,7 +60,7 @@ def test_a_training_set_shows_whole_pictures_with_their_own_words_and_nobody_hel
     torch.manual_seed(0)
     save_file(train_autoencoder.build_autoencoder(4).state_dict(), out / "autoencoder.safetensors")
     known = training_set.load_training_set(cropped_folder, out, torch.device("cpu"))
-    rows = pictures.also_whole(cropped_folder, pictures.held_out_split(pictures.people_of(cropped_folder)).train)
+    rows = pictures.also_whole(CROPPED_SOURCES, pictures.held_out_split(pictures.people_of(cropped_folder)).train)
     assert len(known.latents) == len(known.words) == 12 + len(rows)
     assert set(known.drawn.tolist()) | set(known.held_out.tolist()) == set(range(12 + len(rows)))
     assert not set(known.drawn.tolist()) & set(known.held_out.tolist())
@@ -74,6 +76,6 @@ def test_a_folder_without_cropped_sources_shows_nothing_twice(
     tmp_path: Path, demo_files: list[Path], write_imagefolder: Callable[[Path, list[Path]], Path]
 ) -> None:
     folder = write_imagefolder(tmp_path / "pictures", demo_files[:4])
-    rows = pictures.also_whole(folder, np.arange(4))
+    rows = pictures.also_whole(np.array(["mine"] * 4), np.arange(4))
     assert rows.tolist() == []
     assert pictures.load_whole(folder, rows, tmp_path / "whole.npy").shape == (0, 128, 128, 3)
