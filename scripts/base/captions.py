@@ -24,6 +24,7 @@ EXPRESSION_WORDS = {
     "anger": "angry",
     "sadness": "sad",
 }
+GROUP_WORDS = ("white", "latino", "asian", "black")  # as the AI-made pictures' source labels them
 SURE = 0.9  # probability from which a guessed sex is said
 CLEAR_YEARS = (5, 1)  # so much less, so much more must be the same word: behind the autoencoder faces look younger
 
@@ -55,7 +56,8 @@ def guessed_age(years: float) -> list[str]:
 def caption(words: list[str], rng: np.random.Generator) -> str:
     """A caption with some attributes left out, none to all of them; empty in 10% of cases, for guidance.
 
-    In 20% a made-up word stands before the class word, so that a word the base never saw starts out neutral.
+    In 20% a made-up word stands before the class word, so that a word the base never saw starts out neutral. A group is
+    never said without the age: nearly all whose group is known are young, and its word would come to mean that as well.
     """
     if rng.random() < 0.1:
         return ""
@@ -63,8 +65,10 @@ def caption(words: list[str], rng: np.random.Generator) -> str:
     if rng.random() < 0.2:
         who = "".join(rng.choice(list(string.ascii_lowercase), size=rng.integers(3, 6))) + " " + who
     share = rng.random()
-    kept = [word for word in words[1:] if rng.random() < share]
-    return ", ".join([f"photo of {who}", *kept])
+    kept = {word for word in words[1:] if rng.random() < share}
+    if not kept.isdisjoint(GROUP_WORDS):
+        kept |= set(AGE_WORDS)
+    return ", ".join([f"photo of {who}", *(word for word in words[1:] if word in kept)])
 
 
 def load_words(pictures: Path, pixels: np.ndarray, cache: Path, rows: np.ndarray | None = None) -> list[list[str]]:
@@ -92,7 +96,7 @@ def load_words(pictures: Path, pixels: np.ndarray, cache: Path, rows: np.ndarray
 def vocabulary() -> list[str]:
     """Every word the grammar can say, plus words that users' prompts are made of."""
     said = "photo of a an the man woman person and with in on two people portrait picture " + " ".join(
-        [*EXPRESSION_WORDS.values(), *VOCABULARY, *AGE_WORDS, "white latino asian"]
+        [*EXPRESSION_WORDS.values(), *VOCABULARY, *AGE_WORDS, *GROUP_WORDS]
     )
     more = (
         "wearing hat glasses suit shirt red blue green dark bright light soft hard left right front looking facing "

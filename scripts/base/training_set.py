@@ -22,8 +22,9 @@ from pictures import (
 from train_autoencoder import load_autoencoder
 
 ENCODED = 1024  # pictures whose latents are kept at once
-OFTEN = 4  # times as often as others are pictures drawn that show one of `RARE`
-RARE = ({"old"}, {"middle-aged", "color photo"}, {"dark"})  # words that, together, few pictures show
+# Words that, together, few pictures show.
+RARE = ({"old"}, {"middle-aged", "color photo"}, {"dark"}, {"old", "woman"}, {"middle-aged", "woman"})
+OFTEN = 4  # times as often as others are pictures drawn that show one of `RARE`, twice that for two of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ def load_training_set(pictures: Path, out: Path, device: torch.device) -> Traini
 
 
 def repeated(rows: np.ndarray, words: list[list[str]]) -> np.ndarray:
-    """The `rows`, those that show something rare `OFTEN` times."""
-    return np.repeat(rows, [OFTEN if any(rare <= set(words[row]) for rare in RARE) else 1 for row in rows])
+    """The `rows`, those that show something rare `OFTEN` times for each."""
+    return np.repeat(rows, [OFTEN * sum(rare <= set(words[row]) for rare in RARE) or 1 for row in rows])
 
 
 def latents_of(pixels: np.ndarray, out: Path, name: str, device: torch.device) -> np.ndarray:

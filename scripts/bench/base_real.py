@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from base_samples import GROUPS
-from captions import SEX_WORDS, load_words
+from captions import GROUP_WORDS, SEX_WORDS, load_words
 from distances import Pool
 from pictures import held_out_split, load_pixels, numbered, one_each_first, read_pictures
 
@@ -43,7 +42,7 @@ class Real:
         """Class word and group of one picture, where the source says them."""
         facts = self.facts[index]
         sex = SEX_WORDS.get(facts.get("sex", ""))
-        return tuple(label for label in (sex, facts.get("group")) if label in ("man", "woman", *GROUPS))
+        return tuple(label for label in (sex, facts.get("group")) if label in ("man", "woman", *GROUP_WORDS))
 
 
 def read_real(pictures: Path, cache: Path) -> Real:

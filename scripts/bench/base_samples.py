@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from ages import AGE_WORDS
+from captions import GROUP_WORDS
 from PIL import Image
 
 from trainer.bases.base import Base
@@ -18,8 +19,7 @@ from trainer.faces.attributes import VOCABULARY
 from trainer.records import RGB
 
 SAMPLING = {"steps": 16, "guidance": 4.0, "batch_size": 8}  # those of the score
-GROUPS = ("white", "latino", "asian", "black")  # as the synthetic pictures' source labels them
-WHO = ("person", "man", "woman", *(f"person, {group}" for group in GROUPS))
+WHO = ("person", "man", "woman", *(f"person, {group}" for group in GROUP_WORDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _scored(prompt_set: str, index: int) -> Asked:
 def _captioned(words: Sequence[str], seed: int) -> Asked:
     text = ", ".join([f"photo of {words[0]}", *words[1:]])
     expects = tuple(word for word in words if word in (*VOCABULARY, *AGE_WORDS))
-    labels = (words[0], *(word for word in words[1:] if word in GROUPS))
+    labels = (words[0], *(word for word in words[1:] if word in GROUP_WORDS))
     return Asked(text, expects, labels, True, seed)
 
 

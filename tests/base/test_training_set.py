@@ -34,9 +34,11 @@ def cropped_folder(
 
 
 def test_rare_words_are_drawn_more_often_only_where_all_of_them_are_there() -> None:
-    words = [["man", "old"], ["man", "middle-aged"], ["man", "middle-aged", "asian", "color photo"], ["man"]]
-    drawn = training_set.repeated(np.array([3, 2, 0, 1]), words)
-    assert np.bincount(drawn).tolist() == [training_set.OFTEN, 1, training_set.OFTEN, 1]
+    rare, plain = ["man", "middle-aged", "asian", "color photo"], ["man", "middle-aged"]
+    words = [["man", "old"], plain, rare, ["man"], ["woman", "old"]]
+    drawn = training_set.repeated(np.array([3, 2, 0, 4, 1]), words)
+    often = training_set.OFTEN
+    assert np.bincount(drawn).tolist() == [often, 1, often, 1, 2 * often]
 
 
 def test_only_trained_pictures_of_cropped_sources_are_shown_whole(cropped_folder: Path, tmp_path: Path) -> None:
