@@ -56,8 +56,7 @@ def guessed_age(years: float) -> list[str]:
 def caption(words: list[str], rng: np.random.Generator) -> str:
     """A caption with some attributes left out, none to all of them; empty in 10% of cases, for guidance.
 
-    In 20% a made-up word stands before the class word, so that a word the base never saw starts out neutral. A group is
-    never said without the age: nearly all whose group is known are young, and its word would come to mean that as well.
+    In 20% a made-up word stands before the class word, so that a word the base never saw starts out neutral.
     """
     if rng.random() < 0.1:
         return ""
@@ -65,10 +64,8 @@ def caption(words: list[str], rng: np.random.Generator) -> str:
     if rng.random() < 0.2:
         who = "".join(rng.choice(list(string.ascii_lowercase), size=rng.integers(3, 6))) + " " + who
     share = rng.random()
-    kept = {word for word in words[1:] if rng.random() < share}
-    if not kept.isdisjoint(GROUP_WORDS):
-        kept |= set(AGE_WORDS)
-    return ", ".join([f"photo of {who}", *(word for word in words[1:] if word in kept)])
+    kept = [word for word in words[1:] if rng.random() < share]
+    return ", ".join([f"photo of {who}", *kept])
 
 
 def load_words(pictures: Path, pixels: np.ndarray, cache: Path, rows: np.ndarray | None = None) -> list[list[str]]:
