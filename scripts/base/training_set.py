@@ -24,7 +24,7 @@ from train_autoencoder import load_autoencoder
 ENCODED = 1024  # pictures whose latents are kept at once
 # Words that, together, few pictures show.
 RARE = ({"old"}, {"middle-aged", "color photo"}, {"dark"}, {"old", "woman"}, {"middle-aged", "woman"})
-OFTEN = 4  # times as often as others are pictures drawn that show one of `RARE`, twice that for two of them
+OFTEN = 4  # so many draws of a picture for each of `RARE` that it shows, where others have one
 
 
 @dataclass(frozen=True, slots=True)
